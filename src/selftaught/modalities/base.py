@@ -1,0 +1,106 @@
+"""What a modality does, part by part, with the defaults that most share.
+
+A modality is one file here and one test file; ``catalog`` finds it by its file name, and the class is the one whose
+name is the file's (``Image`` in ``image.py``). Keyword arguments of ``__init__`` are its configuration
+(``--modality.size 96``); what ``fit`` measures on the data is its ``state``, saved as ``preprocessing.json``.
+Arrays stay as stored (uint8 pictures, float32 readings) until ``normalise`` on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught.types import Batch, Item, Plan, Sample, Stream, Views
+
+
+class Modality:
+    """Base of every modality; see ``types.Modality`` for the contract in one glance."""
+
+    name: ClassVar[str] = ""
+    extensions: ClassVar[frozenset[str]] = frozenset()  # lower case, with the dot: which files of a folder are its own
+    default_method: ClassVar[str] = "simclr"
+    default_encoder: ClassVar[str] = "auto"
+    pretext: ClassVar[Mapping[str, int]] = {}  # discrete transformations and how many values each has: {"rotation": 4}
+
+    def items(self, path: str) -> Iterable[Item]:
+        """The samples in one file, without decoding it: cheap enough for a million files.
+
+        Raises ``UnreadableError`` with the reason where the file's head already shows that it cannot be used.
+        """
+        return [Item(path)]
+
+    def read(self, item: Item) -> Sample:
+        """One item as stored. Raises ``UnreadableError``; a picture may stay encoded (see ``types.Sample``)."""
+        raise NotImplementedError
+
+    def from_array(self, array: np.ndarray) -> Sample:
+        """A sample the user holds in memory; the same checks and the same meaning of axes as ``read``."""
+        raise NotImplementedError
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """Measures on some training samples what must be known before step 0 (channels, size, mean, spread)."""
+
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()) -> Views:
+        """The views that ``plan`` asks for: a pure function of its arguments, run in a worker."""
+        raise NotImplementedError
+
+    def plain(self, sample: Sample) -> Views:
+        """The sample as evaluation sees it: one view named "plain", resized to the input size, nothing random."""
+        raise NotImplementedError
+
+    def collate(self, views: Sequence[Views], index: np.ndarray, p: np.ndarray) -> Batch:
+        """Stacks samples of one size: (B, V, *shape) per group."""
+        streams = {}
+        for group in views[0].streams:
+            streams[group] = Stream(
+                _stack([one.streams[group] for one in views]),
+                *(_stack_if_any([getattr(one, part).get(group) for one in views]) for part in ("valid", "observed", "hidden")),
+                {key: _stack([one.drawn[group][key] for one in views]) for key in views[0].drawn.get(group, {})},
+            )
+        target = None if views[0].target is None else torch.as_tensor(np.asarray([one.target for one in views]))
+        return Batch(streams, torch.from_numpy(index), torch.from_numpy(p), target)
+
+    def normalise(self, data: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(B, V, *stored) on the device -> (B, V, C, *space) in ``dtype``, about zero mean and unit spread."""
+        raise NotImplementedError
+
+    def denormalise(self, data: Tensor) -> Tensor:
+        """The way back, for pictures of reconstructions."""
+        raise NotImplementedError
+
+    def raw(self, batch: Batch) -> Tensor:
+        """(B, D) float32: the input itself as features, for the control that every encoder must beat."""
+        return self.normalise(batch["plain"].data).flatten(1)
+
+    def picture(self, data: np.ndarray) -> np.ndarray:
+        """One view as stored -> (Y, X, 3) uint8 for a person to look at."""
+        raise NotImplementedError
+
+    def shape(self) -> tuple[int, ...]:
+        """(C, *space) of one normalised view at the run's input size; known after ``fit``."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able: configuration and what ``fit`` measured; enough to rebuild the modality."""
+        raise NotImplementedError
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def toy(self, n: int, seed: int = 0) -> list[Sample]:
+        """Synthetic samples of two classes (``target`` 0 or 1), so that the whole matrix of tests runs offline."""
+        raise NotImplementedError
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _stack_if_any(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
+    present = [array for array in arrays if array is not None]
+    return _stack(present) if len(present) == len(arrays) and present else None
