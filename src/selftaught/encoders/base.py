@@ -1,0 +1,175 @@
+"""What every encoder is: ``embed`` (input -> tokens), ``context`` (tokens -> tokens), ``pool`` (tokens -> one vector).
+
+``embed`` holds content only; ``context`` puts the mask vector where tokens are hidden, adds positions and the prefix,
+and works through the layers; ``pool`` makes one vector of what comes out. Calling the encoder does all three.
+
+To drop tokens instead of replacing them: ``context(ops.tokens.keep(tokens, hidden))``, allowed where ``"drop" in hides``.
+The mask vector is a parameter that does not learn until a masked method calls ``learn_mask()`` in its ``build``:
+a parameter that never gets a gradient stops torch's DDP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.errors import EncoderError, must_be
+from selftaught.ops.tokens import enlarge
+from selftaught.types import Features, Tokens
+
+POOLS = ("mean", "first", "last")
+
+
+@dataclass(slots=True)
+class Context(Tokens):
+    """Tokens after ``context``, with what is kept apart from the grid."""
+
+    prefix: Tensor | None = None  # (B, P, D) class and register tokens; None = the model has none
+    causal: bool = False  # True = each token saw only those before it
+
+
+class Encoder(nn.Module):
+    """Base of every encoder; subclasses write ``grid``, ``embed`` and ``context``, and ``pool`` where it is not plain.
+
+    ``name``, ``shape`` (C, *space) and ``options`` rebuild it: ``make(encoder.config())`` gives the same architecture.
+    ``dim`` is D of the pooled vector and ``token_dim`` that of the tokens (they differ where a model widens after
+    pooling); ``depth`` is the number of layers that ``context(layers=…)`` can return.
+    """
+
+    mask_vector: nn.Parameter | None = None
+
+    def __init__(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        dim: int,
+        options: Mapping[str, Any] | None = None,
+        token_dim: int | None = None,
+        hides: Iterable[str] = (),
+        gives_tokens: bool = True,
+        pooling: str = "mean",
+        depth: int = 0,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLS and pooling != "own":
+            raise EncoderError(must_be("pool", name, f"one of {', '.join(POOLS)}", pooling))
+        self.name, self.shape, self.options = name, tuple(shape), dict(options or {})
+        self.dim, self.token_dim, self.depth = dim, token_dim or dim, depth
+        self.hides, self.gives_tokens, self.pooling = frozenset(hides), gives_tokens, pooling
+
+    def grid(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(embed grid, output grid) for inputs of ``shape`` (C, *space), without running anything on data.
+
+        Masks are drawn on the output grid. Raises EncoderError where the encoder cannot take that shape.
+        """
+        raise NotImplementedError
+
+    def embed(self, x: Tensor, valid: Tensor | None = None) -> Tokens:
+        """(B, C, *space) float, ``valid`` (B, *space) with False = padding -> tokens on the embed grid, content only."""
+        raise NotImplementedError
+
+    def context(
+        self,
+        tokens: Tokens,
+        *,
+        hidden: Tensor | None = None,
+        attend: str | Tensor | None = None,
+        layers: Sequence[int] = (),
+    ) -> tuple[Context, list[Tensor]]:
+        """Tokens that know of each other, and the outputs (B, N, D) of the ``layers`` asked for, in that order.
+
+        ``hidden`` (B, N) bool, True = replaced by the mask vector, on the embed or the output grid.
+        ``attend``: "none" (all see all), "causal", or document ids (B, N) int; None = as the encoder was made.
+        ``layers``: from 0; negative from the end, -1 the last (before any final norm).
+        """
+        raise NotImplementedError
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, N, D) -> (B, D): mean over valid tokens, the first (class) token, or the last valid token."""
+        prefix, causal = getattr(tokens, "prefix", None), getattr(tokens, "causal", False)
+        if self.pooling == "first":
+            if causal:
+                raise EncoderError(
+                    must_be("pool", self.name, "mean or last when tokens attend causally", "first"),
+                    hint="The first token sees none of the others.",
+                )
+            return tokens.values[:, 0] if prefix is None else prefix[:, 0]
+        if self.pooling == "last":
+            return _last(tokens)
+        return mean_of_valid(tokens.values, tokens.valid)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Features:
+        """(B, C, *space) -> ``Features``; ``tokens`` is None where the encoder gives one vector only."""
+        tokens, _ = self.context(self.embed(x, valid))
+        pooled = self.pool(tokens)
+        if not self.gives_tokens:
+            return Features(pooled)
+        return Features(pooled, tokens.values, tokens.grid, tokens.valid)
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able; ``make(config)`` rebuilds the architecture (weights come from the state dict)."""
+        return {"name": self.name, "shape": list(self.shape), "options": dict(self.options)}
+
+    def learn_mask(self) -> None:
+        """From now on the mask vector learns. Raises EncoderError where hidden tokens cannot be replaced."""
+        if "replace" not in self.hides:
+            raise EncoderError(must_be("encoder", "a masked method", "able to replace hidden tokens", self.name))
+        if self.mask_vector is not None:  # models that hide pixels use a constant: zero, the mean colour
+            self.mask_vector.requires_grad_(True)
+
+    def _replace(self, tokens: Tokens, hidden: Tensor | None, output_grid: Sequence[int]) -> Tensor:
+        """Token values with the mask vector (zero where there is none) at the hidden ones."""
+        if hidden is None:
+            return tokens.values
+        if hidden.shape[1] != tokens.values.shape[1]:
+            hidden = enlarge(hidden, output_grid, tokens.grid)
+        fill = tokens.values.new_zeros(()) if self.mask_vector is None else self.mask_vector.to(tokens.values.dtype)
+        return torch.where(hidden[..., None], fill, tokens.values)
+
+    def _refuse(self, what: str, parameter: str, got: object, *, hint: str = "") -> EncoderError:
+        return EncoderError(must_be(parameter, self.name, what, got), hint=hint)
+
+
+def mean_of_valid(values: Tensor, valid: Tensor | None) -> Tensor:
+    """(B, N, D), (B, N) -> (B, D)."""
+    if valid is None:
+        return values.mean(1)
+    weight = valid.to(values.dtype)[..., None]
+    return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def to_map(values: Tensor, grid: Sequence[int]) -> Tensor:
+    """(B, N, D) -> (B, D, *grid) without a copy: channels-last in memory where the tokens are contiguous."""
+    return values.transpose(1, 2).unflatten(2, tuple(grid))
+
+
+def to_tokens(maps: Tensor) -> Tensor:
+    """(B, D, *grid) -> (B, N, D) without a copy."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+def whole_grid(values: Tensor, grid: Sequence[int], valid: Tensor | None = None) -> Tokens:
+    """Tokens of a whole grid, in order."""
+    position = torch.arange(values.shape[1], device=values.device).expand(values.shape[0], -1)
+    return Tokens(values, position, tuple(grid), valid)
+
+
+def normal_layers(layers: Sequence[int], depth: int, name: str) -> list[int]:
+    """Layer numbers from 0, negative ones counted from the end. Raises EncoderError outside the model."""
+    for layer in layers:
+        if not -depth <= layer < depth:
+            raise EncoderError(must_be("layers", name, f"in [-{depth}, {depth})", layer))
+    return [layer % depth for layer in layers]
+
+
+def _last(tokens: Tokens) -> Tensor:
+    if tokens.valid is None:
+        return tokens.values[:, -1]
+    places = torch.arange(tokens.values.shape[1], device=tokens.values.device)
+    last = torch.where(tokens.valid, places, 0).amax(1)
+    return tokens.values[torch.arange(len(last), device=last.device), last]

@@ -1,0 +1,85 @@
+"""Tokens of a grid: dropping the hidden ones, putting them back, and moving masks between coarse and fine grids.
+
+Masks say in their name what True means: ``hidden`` (True = hidden from the model), ``valid`` (False = padding).
+A mask drawn on a coarse grid is enlarged to a finer one with the strides of a padded convolution: cell i of n at
+stride s lies under cell i // s of ceil(n / s).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from selftaught.types import Tokens
+
+
+def keep(tokens: Tokens, hidden: Bool[Tensor, "B N"]) -> Tokens:
+    """The tokens that are not hidden, in their order, with their positions: what MAE's encoder sees.
+
+    Samples may hide different numbers: the result has as many tokens as the sample that keeps most, and ``valid`` is
+    False on the rest of the others. With equal numbers ``valid`` stays None. At least one token must be kept somewhere.
+    """
+    shown = ~hidden if tokens.valid is None else ~hidden & tokens.valid
+    counts = shown.sum(1)
+    size = int(counts.max())
+    if size == 0:
+        raise ValueError("every token of every sample is hidden")
+    order = shown.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :size]  # (B, kept)
+    values = tokens.values.gather(1, order[..., None].expand(-1, -1, tokens.values.shape[2]))
+    valid = None if bool((counts == size).all()) else torch.arange(size, device=hidden.device) < counts[:, None]
+    return dataclasses.replace(tokens, values=values, position=tokens.position.gather(1, order), valid=valid)
+
+
+def put_back(kept: Tokens, fill: Float[Tensor, "D"] | Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    """All cells of the grid: ``kept`` at their positions, ``fill`` (the mask vector, or a whole grid) elsewhere."""
+    batch, _, dim = kept.values.shape
+    cells = math.prod(kept.grid)
+    whole = fill.to(kept.values.dtype).expand(batch, cells, dim)
+    position = kept.position
+    if kept.valid is not None:  # padding is written to a cell past the end, and cut off
+        position = position.masked_fill(~kept.valid, cells)
+    whole = torch.cat([whole, whole[:, :1]], dim=1)
+    return whole.scatter(1, position[..., None].expand(-1, -1, dim), kept.values)[:, :cells]
+
+
+def at_positions(table: Float[Tensor, "N D"], position: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
+    """Rows of ``table`` (positions of the whole grid, targets) for the tokens given."""
+    return F.embedding(position, table)
+
+
+def all_positions(batch: int, grid: Sequence[int], device: torch.device | None = None) -> Int[Tensor, "B N"]:
+    """Flat places of a whole grid, last axis fastest, for every sample (a view: nothing is copied)."""
+    return torch.arange(math.prod(grid), device=device).expand(batch, -1)
+
+
+def enlarge(cells: Bool[Tensor, "B N"], grid: Sequence[int], finer: Sequence[int]) -> Bool[Tensor, "B M"]:
+    """A mask on ``grid`` seen on the ``finer`` grid that it was strided from."""
+    mask = cells.unflatten(1, tuple(grid))
+    for axis, (few, many) in enumerate(zip(grid, finer, strict=True), start=1):
+        mask = mask.index_select(axis, _under(few, many, cells.device))
+    return mask.flatten(1)
+
+
+def shrink(valid: Bool[Tensor, "B *space"], grid: Sequence[int]) -> Bool[Tensor, "B N"]:
+    """Which cells of ``grid`` hold anything valid: a cell of padding alone is padding."""
+    mask = valid
+    for axis, few in enumerate(grid, start=1):
+        many = mask.shape[axis]
+        order = _under(few, many, mask.device)
+        shape = (*mask.shape[:axis], few, *mask.shape[axis + 1 :])
+        mask = torch.zeros(shape, dtype=torch.int32, device=mask.device).index_add_(axis, order, mask.int()) > 0
+    return mask.flatten(1)
+
+
+def _under(few: int, many: int, device: torch.device) -> Int[Tensor, "many"]:
+    """For each of ``many`` cells along an axis, the coarse cell it lies under."""
+    stride = -(-many // few)
+    index = torch.arange(many, device=device)
+    exact = -(-many // stride) == few  # grids that were not made by padded strides are shared out evenly
+    return index // stride if exact else index * few // many
