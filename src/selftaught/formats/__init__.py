@@ -1,0 +1,1 @@
+"""Bytes -> array and facts, one file per format family: pictures (with heads and tiff) and arrays."""

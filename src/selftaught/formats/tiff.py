@@ -1,0 +1,150 @@
+"""TIFF directories (Exif blocks are TIFFs too), and the pixels of TIFFs with a number of channels that OpenCV refuses.
+
+OpenCV decodes 1, 3 and 4 samples a pixel. Microscopes and satellites write 2, 5 or 13, nearly always uncompressed or
+deflated, so those are read here: strips or tiles, chunky or planar, predictor 1 or 2. Only the first page is read.
+Sources: TIFF 6.0 (Adobe, 1992), its supplement for predictor 2, BigTIFF (AWare Systems, 2007).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from selftaught.errors import UnreadableError
+
+SIGNATURES = tuple((start, "tiff") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+_FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
+_CODECS = {1: bytes, 8: zlib.decompress, 32946: zlib.decompress}
+_COMPRESSION = {2: "fax", 5: "LZW", 7: "JPEG", 32773: "PackBits", 34712: "JPEG 2000", 50000: "Zstandard", 50001: "WebP"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The first directory, as far as reading pixels needs it."""
+
+    size: tuple[int, int]  # (Y, X)
+    samples: int  # stored channels, alpha included
+    dtype: np.dtype
+    photometric: int  # 0 white is zero, 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr
+    alpha: bool
+    planar: bool
+    compression: int
+    predictor: int
+    orientation: int
+    block: tuple[int, int]  # (Y, X) of one strip or tile
+    blocks: tuple[tuple[int, int], ...]  # (offset, bytes) of each
+
+    @property
+    def colours(self) -> int:
+        """Channels without alpha, as decoded: 3 for palette, CMYK and YCbCr."""
+        return 3 if self.photometric in (3, 5, 6) else self.samples - self.alpha
+
+    @property
+    def depth(self) -> int:
+        return 8 * self.dtype.itemsize
+
+    @property
+    def unusual(self) -> bool:
+        """True = OpenCV would refuse it, or take a fourth channel for transparency."""
+        return self.photometric in (0, 1, 2) and (self.colours not in (1, 3) or (self.samples == 2 and self.alpha))
+
+
+def directory(data: bytes) -> dict[int, tuple]:
+    """Tag -> values of the first directory. Raises ``struct.error`` or ``ValueError`` where it is cut short."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (entries,) = struct.unpack_from(order + count_format, data, at)
+    at += struct.calcsize(order + count_format)
+    step = 20 if big else 12
+    found = {}
+    for place in range(at, at + step * entries, step):
+        tag, kind, count = struct.unpack_from(order + entry_format, data, place)
+        if kind in _FORMATS:
+            found[tag] = _values(data, order, _FORMATS[kind], count, place + step - inline, inline)
+    return found
+
+
+def _values(data: bytes, order: str, kind: str, count: int, at: int, inline: int) -> tuple:
+    layout = f"{order}{count}{kind}"
+    if struct.calcsize(layout) > inline:
+        (at,) = struct.unpack_from(order + ("Q" if inline == 8 else "I"), data, at)
+    return struct.unpack_from(layout, data, at)
+
+
+def orientation(exif: bytes) -> int:
+    """1 to 8 from an Exif block; 1 where there is none or it is broken: no reason to lose a picture."""
+    try:
+        (value, *_) = directory(exif).get(274, (1,))
+    except (struct.error, ValueError):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def read_page(data: bytes) -> Page:
+    """The first page. Raises ``UnreadableError``, ``struct.error`` or ``KeyError`` where it is broken."""
+    tags = directory(data)
+    width, height = tags[256][0], tags[257][0]
+    tiled = 322 in tags
+    block = (tags[323][0], tags[322][0]) if tiled else (min(height, tags.get(278, (height,))[0]), width)
+    offsets, lengths = (tags[324], tags[325]) if tiled else (tags[273], tags[279])
+    return Page(
+        size=(height, width),
+        samples=tags.get(277, (1,))[0],
+        dtype=_dtype(data, tags),
+        photometric=tags.get(262, (1,))[0],
+        alpha=any(value in (1, 2) for value in tags.get(338, ())),
+        planar=tags.get(284, (1,))[0] == 2,
+        compression=tags.get(259, (1,))[0],
+        predictor=tags.get(317, (1,))[0],
+        orientation=orientation(data),
+        block=block,
+        blocks=tuple(zip(offsets, lengths, strict=True)),
+    )
+
+
+def _dtype(data: bytes, tags: dict[int, tuple]) -> np.dtype:
+    bits, kind = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
+    name = {1: "u", 2: "i", 3: "f"}.get(kind, "u") + str(max(8, bits) // 8)
+    if name not in ("u1", "u2", "f4"):
+        raise UnreadableError(f"a TIFF of {bits}-bit {({2: 'signed integers', 3: 'floats'}).get(kind, 'integers')}")
+    return np.dtype(("<" if data[:2] == b"II" else ">") + name)
+
+
+def decode(data: bytes, page: Page) -> np.ndarray:
+    """(Y, X, samples) in native byte order, alpha still there. For pages that OpenCV refuses."""
+    if page.compression not in _CODECS or page.predictor not in (1, 2) or (page.predictor == 2 and page.depth == 32):
+        how = _COMPRESSION.get(page.compression, f"method {page.compression}")
+        raise UnreadableError(
+            f"a TIFF of {page.samples} channels compressed by {how}: save it uncompressed or deflated"
+        )
+    out = np.empty((*page.size, page.samples), page.dtype.newbyteorder("="))
+    for (top, left, channels), (start, length) in zip(_places(page), page.blocks, strict=True):
+        target = out[top : top + page.block[0], left : left + page.block[1], channels]
+        target[:] = _block(data[start : start + length], page, target.shape[-1], target.shape[0])[
+            : target.shape[0], : target.shape[1]
+        ]
+    return np.iinfo(out.dtype).max - out if page.photometric == 0 and out.dtype.kind == "u" else out
+
+
+def _places(page: Page) -> Iterator[tuple[int, int, slice]]:
+    planes = [slice(c, c + 1) for c in range(page.samples)] if page.planar else [slice(0, page.samples)]
+    for channels in planes:
+        for top in range(0, page.size[0], page.block[0]):
+            for left in range(0, page.size[1], page.block[1]):
+                yield top, left, channels
+
+
+def _block(packed: bytes, page: Page, channels: int, rows: int) -> np.ndarray:
+    """One strip or tile, (rows, X, channels); the last strip may hold fewer rows than the others."""
+    flat = np.frombuffer(_CODECS[page.compression](packed), page.dtype)
+    rows = min(page.block[0], flat.size // (page.block[1] * channels)) or rows
+    pixels = flat[: rows * page.block[1] * channels].reshape(rows, page.block[1], channels)
+    if page.predictor == 2:  # each value is stored as its difference from the one to its left
+        pixels = np.cumsum(pixels, axis=1, dtype=page.dtype.newbyteorder("="))
+    return pixels
