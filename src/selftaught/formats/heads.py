@@ -91,7 +91,7 @@ def _first_line(error: Exception) -> str:
 
 def _jpeg(data: bytes) -> Head:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    return Head("jpeg", (height, width), 1 if colours == "Gray" else 3, orientation=_jpeg_orientation(data))
+    return Head("jpeg", (int(height), int(width)), 1 if colours == "Gray" else 3, orientation=_jpeg_orientation(data))
 
 
 def _jpeg_orientation(data: bytes) -> int:

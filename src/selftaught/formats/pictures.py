@@ -22,7 +22,7 @@ from selftaught.formats import heads, tiff
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 2**28  # 16,384 squared; a few kilobytes of PNG can claim more memory than the machine has
 
-cv2.setLogLevel(0) if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel(0)  # we say it ourselves, once
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say it ourselves, once, with the path
 
 
 class Picture:
@@ -98,23 +98,27 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_jpeg(picture: Picture, smallest: float) -> np.ndarray:
-    height, width = (math.ceil(side * min(1.0, smallest)) for side in picture.head.size)
-    # factors between 1 and 4/3 (7/8 and 6/8) take longer than the whole picture: measured 1.9 and 1.2 times
-    factor = 1.0 if smallest > 5 / 8 else 1.5
     colours = "GRAY" if picture.head.channels == 1 else "RGB"
-    ask = {"colorspace": colours, "min_height": height, "min_width": width, "min_factor": factor}
-    if smallest > 5 / 8:
-        ask = {"colorspace": colours}
+    height, width, factor = 0, 0, 1.0
+    if smallest <= 5 / 8:  # scales of 7/8 and 6/8 take 1.9 and 1.2 times as long as the whole picture (measured)
+        height, width = (math.ceil(side * smallest) for side in picture.head.size)
+        factor = 1.5
+
+    def decode(strict: bool) -> np.ndarray:
+        return simplejpeg.decode_jpeg(
+            picture.data, colours, min_height=height, min_width=width, min_factor=factor, strict=strict
+        )
+
     try:
-        return simplejpeg.decode_jpeg(picture.data, **ask)
+        return decode(strict=True)
     except ValueError as error:
-        if _harmless(str(error), picture.data):
-            return simplejpeg.decode_jpeg(picture.data, strict=False, **ask)
-        raise UnreadableError(f"corrupt or truncated jpeg: {error}") from None
+        if not _harmless(str(error), picture.data):
+            raise UnreadableError(f"corrupt or truncated jpeg: {error}") from None
+    return decode(strict=False)
 
 
 def _harmless(message: str, data: bytes) -> bool:
-    """Padding between the last pixel and the end marker, as some cameras write it: nothing of the picture is missing."""
+    """Padding between the last pixel and the end marker, as some cameras write it: the whole picture is there."""
     return "extraneous bytes before marker 0xd9" in message and data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
