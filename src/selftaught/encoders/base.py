@@ -3,13 +3,14 @@
 ``embed`` holds content only; ``context`` puts the mask vector where tokens are hidden, adds positions and the prefix,
 and works through the layers; ``pool`` makes one vector of what comes out. Calling the encoder does all three.
 
-To drop tokens instead of replacing them: ``context(ops.tokens.keep(tokens, hidden))``, allowed where ``"drop" in hides``.
+To drop tokens instead of replacing them: ``context(ops.tokens.keep(tokens, hidden))``, where ``"drop" in hides``.
 The mask vector is a parameter that does not learn until a masked method calls ``learn_mask()`` in its ``build``:
 a parameter that never gets a gradient stops torch's DDP.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.errors import EncoderError, must_be
-from selftaught.ops.tokens import enlarge
+from selftaught.ops.tokens import all_positions, enlarge
 from selftaught.types import Features, Tokens
 
 POOLS = ("mean", "first", "last")
+DROPPERS = "Vision transformers can: vit_tiny, vit_small, vit_base."
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Encoder(nn.Module):
     pooling); ``depth`` is the number of layers that ``context(layers=…)`` can return.
     """
 
-    mask_vector: nn.Parameter | None = None
+    mask_vector: nn.Parameter | None
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Encoder(nn.Module):
         self.name, self.shape, self.options = name, tuple(shape), dict(options or {})
         self.dim, self.token_dim, self.depth = dim, token_dim or dim, depth
         self.hides, self.gives_tokens, self.pooling = frozenset(hides), gives_tokens, pooling
+        self.register_parameter("mask_vector", None)
 
     def grid(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(embed grid, output grid) for inputs of ``shape`` (C, *space), without running anything on data.
@@ -70,7 +73,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def embed(self, x: Tensor, valid: Tensor | None = None) -> Tokens:
-        """(B, C, *space) float, ``valid`` (B, *space) with False = padding -> tokens on the embed grid, content only."""
+        """(B, C, *space) float, ``valid`` (B, *space) with False = padding -> content of the embed grid's cells."""
         raise NotImplementedError
 
     def context(
@@ -155,8 +158,7 @@ def to_tokens(maps: Tensor) -> Tensor:
 
 def whole_grid(values: Tensor, grid: Sequence[int], valid: Tensor | None = None) -> Tokens:
     """Tokens of a whole grid, in order."""
-    position = torch.arange(values.shape[1], device=values.device).expand(values.shape[0], -1)
-    return Tokens(values, position, tuple(grid), valid)
+    return Tokens(values, all_positions(len(values), grid, values.device), tuple(grid), valid)
 
 
 def normal_layers(layers: Sequence[int], depth: int, name: str) -> list[int]:
@@ -173,3 +175,12 @@ def _last(tokens: Tokens) -> Tensor:
     places = torch.arange(tokens.values.shape[1], device=tokens.values.device)
     last = torch.where(tokens.valid, places, 0).amax(1)
     return tokens.values[torch.arange(len(last), device=last.device), last]
+
+
+def refuse_partial(tokens: Tokens, attend: str | Tensor | None, name: str) -> None:
+    """For models that work on whole grids: neither dropped tokens nor a direction of attention."""
+    if tokens.values.shape[1] != math.prod(tokens.grid):
+        raise EncoderError(must_be("encoder", "a method that drops tokens", "able to drop them", name), hint=DROPPERS)
+    if isinstance(attend, Tensor) or attend not in (None, "none"):
+        got = "document ids" if isinstance(attend, Tensor) else attend
+        raise EncoderError(must_be("attend", name, "none", got), hint=DROPPERS)
