@@ -1,0 +1,56 @@
+"""From data that nobody labelled to an encoder in a run folder.
+
+Cheap checks come first: names, flags and ranges before torch loads, the place and the data before pixels are decoded,
+so that a refused request leaves nothing behind and the corrected one just works.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from selftaught.commands.run import Run, check_place
+from selftaught.config import Group, command
+from selftaught.errors import ConfigError
+
+
+@command
+def pretrain(
+    data: Annotated[Any, "", "folder, .csv manifest, .npz or .npy file; in Python also paths or arrays"],
+    *,
+    out: Annotated[str, "", "folder of the run; made here, or gone on with"],
+    modality: Annotated[Group, "modality", "kind of data; auto = by content"] = "auto",
+    method: Annotated[Group, "method", "what to learn by; auto = the kind of data's own"] = "auto",
+    encoder: Annotated[Group, "encoder", "what learns; auto = by size of the data and the machine"] = "auto",
+    views: Annotated[Group, "views", "changes to the views that the method asks for"] = None,
+    epochs: Annotated[float | None, "in (0, inf)", "passes over the data"] = None,
+    steps: Annotated[int | None, "in [1, inf)", "optimiser steps, instead of epochs"] = None,
+    minutes: Annotated[float | None, "in (0, inf)", "wall clock, instead of epochs; the plan is made in steps"] = None,
+    batch_size: Annotated[int | None, "in [1, inf)", "samples per optimiser step, over all devices"] = None,
+    accumulate: Annotated[int, "in [1, inf)", "micro-batches per step and device"] = 1,
+    optimiser: Annotated[str, "one of adamw, sgd, lars", "what moves the weights"] = "adamw",
+    lr: Annotated[float | None, "in (0, inf)", "peak learning rate at a batch of 256; scaled to yours"] = None,
+    weight_decay: Annotated[float | None, "in [0, inf)", "decay per step, of weights with two axes or more"] = None,
+    warmup: Annotated[float, "in [0, 1)", "share of the steps with a rising rate"] = 0.05,
+    seed: Annotated[int, "in [0, 9223372036854775807]", "of everything random"] = 0,
+    labels: Annotated[str | None, "", "folders, a column or a CSV: watched (kNN), never learned from"] = None,
+    pretrained: Annotated[bool, "", "start from timm's published weights"] = False,
+    devices: Annotated[int | None, "in [1, 4096]", "processes, or accelerators"] = None,
+    precision: Annotated[str, "one of auto, fp32, bf16", "arithmetic; auto = bf16 where the hardware has it"] = "auto",
+    workers: Annotated[int | None, "in [0, 4096]", "processes that read data, per device"] = None,
+    unreadable: Annotated[float, "in [0, 1]", "share of the samples that may be unreadable"] = 0.05,
+    resume: Annotated[str, "one of auto, never, must", "go on with the run at --out"] = "auto",
+    changed_data: Annotated[bool, "", "go on although the data changed; the run keeps its list of samples"] = False,
+    preview: Annotated[bool, "", "only write the views of the first batches to OUT-preview.png"] = False,
+    config: Annotated[str | None, "", "YAML file or shipped recipe; what is given here wins over it"] = None,
+    quiet: Annotated[bool, "", "print nothing but errors"] = False,
+) -> Run:
+    """Learns an encoder from unlabelled data.
+
+    The same command again goes on with an interrupted run, and says so when the run is finished. Raises ConfigError,
+    MethodError, EncoderError, ModalityError, DataError and RunError for wrong requests, before a folder is made.
+    """
+    request = dict(locals())
+    if sum(each is not None for each in (epochs, steps, minutes)) > 1:
+        raise ConfigError("Only one of 'epochs', 'steps' and 'minutes' can be given.")
+    run = None if preview else check_place(out, request, resume)
+    raise NotImplementedError(run)
