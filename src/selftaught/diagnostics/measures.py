@@ -92,7 +92,9 @@ def variation(z: Float[Tensor, "N D"]) -> float:
     return float((unit - unit.mean(dim=0)).square().sum(dim=1).mean().sqrt())
 
 
-def knn_accuracy(z: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, k: int = 20, temperature: float = 0.07) -> float:
+def knn_accuracy(
+    z: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, k: int = 20, temperature: float = 0.07
+) -> float:
     """Leave-one-out accuracy of the temperature-weighted kNN vote (Wu et al. 2018), in [0, 1]; label -1 = unlabelled."""
     known = labels >= 0
     unit, labels = F.normalize(_wide(z[known]), dim=1), labels[known]

@@ -1,11 +1,25 @@
 """From figures to sentences: what the signs of collapse and divergence are, and what to do about them.
 
-``judge`` is a pure function of what was seen so far, so that each rule can be tested with figures alone.
+``judge`` is a pure function of what was seen so far, so that each rule can be tested with figures alone. Thresholds were
+found on SimCLR and VICReg, healthy and broken on purpose, on digits (docs/log.md). Each compares with step 0 or with a
+little while ago, never with a fixed figure alone: an untrained encoder may have a low rank, and easy data need few
+dimensions. Alarms ask for a sign that no healthy run gave; doubtful signs are warnings.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+SHRUNK = 0.05  # outputs at a twentieth of what they were RECENT steps ago: no weight decay is that fast
+SHRUNK_TOO = 0.15  # a seventh, while they point more and more the same way
+SAME_WAY = 0.75  # share of the widest spread of directions so far; healthy runs widen it or lose a tenth
+ONE_DIRECTION = 0.05  # of 1: all outputs within about three degrees
+GREW = 4.0  # healthy: 1.05 (AdamW at its default) to 2.9 (SGD) in 200 steps; at 100 times the rate 4.7 to 30
+RECENT = 500  # steps; over longer times weights and outputs may well change their size in health
+RANK_LEFT = 0.2  # of the rank at step 0; healthy runs kept 0.5 and more
+RANK_ROOM = 0.1  # of the dimensions there are
+SETTLED = 100  # steps before which a loss need not have moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,5 +28,180 @@ class Verdict:
 
     step: int
     level: str
-    name: str  # stable: "healthy", "collapsing", "not learning", "diverging", …
+    name: str  # stable: "healthy", "collapsing", "rate too high", "rank falling", "views apart", "loss stuck"
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Cheap signs of one training step."""
+
+    step: int
+    growth: float = 1.0  # size of the encoder's weights, median over matrices, relative to step 0
+    scale: float | None = None  # spread of the method's outputs over the batch; None = it gives none to compare
+    variation: float | None = None  # of their directions, in [0, 1]
+    loss: float | None = None
+
+
+@dataclass(slots=True)
+class History:
+    """All that was seen: ``checks`` are rows of health.json (the first is step 0), ``peeks`` in order of step."""
+
+    dim: int = 0  # D of the features
+    samples: int = 0
+    checks: list[dict[str, float]] = field(default_factory=list)
+    peeks: list[Peek] = field(default_factory=list)
+
+
+def judge(history: History) -> list[Verdict]:
+    """What is wrong now, worst first; one "healthy" where nothing is."""
+    found = [verdict for rule in RULES if (verdict := rule(history))]
+    if found:
+        return sorted(found, key=lambda verdict: verdict.level != "alarm")
+    return [_healthy(history)] if history.checks else []
+
+
+def outputs_collapse(history: History) -> Verdict | None:
+    """The outputs of different samples become one: they shrink to a point, or turn to one direction."""
+    peeks = [peek for peek in history.peeks if peek.scale is not None and peek.variation is not None]
+    if len(peeks) < 2:
+        return None
+    since = _lasting(peeks, lambda peek: _collapsed(peek, peeks))
+    if since is None:
+        return None
+    now, first = peeks[-1], peeks[0]
+    return Verdict(
+        now.step,
+        "alarm",
+        "collapsing",
+        f"collapsing: the outputs of different samples are becoming one since step {since} (their spread is "
+        f"{now.scale:.2g}, at the start {first.scale:.2g}; their directions vary by {now.variation:.2f} of 1). "
+        "Try a larger variance or repulsion term, a teacher or predictor where the method has one, or a lower learning rate.",
+    )
+
+
+def _collapsed(peek: Peek, peeks: Sequence[Peek]) -> bool:
+    before = [other for other in peeks if other.step <= peek.step]
+    recent = max(other.scale or 0.0 for other in before if peek.step - other.step <= RECENT)
+    widest = max(other.variation or 0.0 for other in before)
+    scale, variation = peek.scale or 0.0, peek.variation or 0.0
+    return (
+        scale < SHRUNK * recent
+        or (scale < SHRUNK_TOO * recent and variation < SAME_WAY * widest)
+        or (variation < ONE_DIRECTION and variation < 0.3 * widest)
+    )
+
+
+def rate_too_high(history: History) -> Verdict | None:
+    """Weights that multiply within some hundred steps: each step throws away what the one before learned."""
+    if not history.peeks:
+        return None
+    now = history.peeks[-1]
+    recent = [peek for peek in history.peeks if now.step - peek.step <= RECENT]
+    # Once it happened it stays true: large weights make later steps relatively small, and look calm.
+    for at, peek in enumerate(history.peeks):
+        window = [p.growth for p in history.peeks[: at + 1] if peek.step - p.step <= RECENT]
+        if peek.growth >= GREW * min(window) and recent:
+            return Verdict(
+                now.step,
+                "alarm",
+                "rate too high",
+                f"learning rate too high: the encoder's weights grew to {peek.growth / min(window):.1f} times their size "
+                f"by step {peek.step}, so each step undoes the last. Try a tenth of the learning rate, or a longer warm-up.",
+            )
+    return None
+
+
+def rank_lost(history: History) -> Verdict | None:
+    """The features of held-out samples use few dimensions, where they used many at step 0."""
+    if len(history.checks) < 2:
+        return None
+    first, now = history.checks[0]["rank"], history.checks[-1]["rank"]
+    room = min(history.dim, history.samples)
+    step = int(history.checks[-1]["step"])
+    lost = _lasting_check(
+        history.checks, lambda check: check["rank"] < RANK_LEFT * first and check["rank"] < RANK_ROOM * room
+    )
+    if lost is not None:
+        return Verdict(
+            step,
+            "alarm",
+            "collapsing",
+            f"collapsing: effective rank {now:.0f} of {room} since step {lost} (at the start {first:.0f}). "
+            "Try a lower learning rate, a larger batch, or a stronger term against collapse.",
+        )
+    if now < 0.4 * first and now < 0.25 * room:
+        return Verdict(
+            step,
+            "warning",
+            "rank falling",
+            f"effective rank fell from {first:.0f} to {now:.0f} of {room}: fine on easy data, else a sign of a high learning rate.",
+        )
+    return None
+
+
+def views_apart(history: History) -> Verdict | None:
+    """Two views of a sample lie no closer than two samples, and further apart than untrained."""
+    if len(history.checks) < 2 or "closeness" not in history.checks[0]:
+        return None
+    first, now = history.checks[0]["closeness"], history.checks[-1]["closeness"]
+    step = int(history.checks[-1]["step"])
+    if step < SETTLED or now < 1.0 or now < 1.1 * first:
+        return None
+    sentence = (
+        f"views of one sample are {now:.1f} times as far apart as different samples (untrained {first:.1f}): the encoder "
+        "tells views apart instead of samples. Try weaker augmentation or a lower learning rate."
+    )
+    return Verdict(step, "warning", "views apart", sentence)
+
+
+def loss_stuck(history: History) -> Verdict | None:
+    """The loss is where it was at the first steps. A warning only: some methods' targets move with the encoder."""
+    seen = [(peek.step, peek.loss) for peek in history.peeks if peek.loss is not None]
+    if len(seen) < 6 or seen[-1][0] < SETTLED:
+        return None
+    first, last = seen[0][1], sum(loss for _, loss in seen[-3:]) / 3
+    if last < first - 0.005 * abs(first):
+        return None
+    sentence = (
+        f"the loss is {last:.3g}, no better than {first:.3g} at the start. Try a lower learning rate or a larger batch."
+    )
+    return Verdict(seen[-1][0], "warning", "loss stuck", sentence)
+
+
+RULES: tuple[Callable[[History], Verdict | None], ...] = (
+    outputs_collapse,
+    rank_lost,
+    rate_too_high,
+    views_apart,
+    loss_stuck,
+)
+
+
+def _healthy(history: History) -> Verdict:
+    first, now = history.checks[0], history.checks[-1]
+    words = f"effective rank {now['rank']:.0f} of {min(history.dim, history.samples)} (untrained {first['rank']:.0f})"
+    if now.get("closeness", 0) > 0:
+        words += f"; views of one sample are {1 / now['closeness']:.1f} times closer than different samples"
+        words += f" (untrained {1 / first['closeness']:.1f})"
+    return Verdict(int(now["step"]), "ok", "healthy", f"healthy: {words}.")
+
+
+def _lasting(peeks: Sequence[Peek], wrong: Callable[[Peek], bool]) -> int | None:
+    """First step of an unbroken stretch of at least two peeks that ends now."""
+    steps = []
+    for peek in reversed(peeks):
+        if not wrong(peek):
+            break
+        steps.append(peek.step)
+    return steps[-1] if len(steps) >= 2 else None
+
+
+def _lasting_check(checks: Sequence[dict[str, float]], wrong: Callable[[dict[str, float]], bool]) -> int | None:
+    """First step of the unbroken stretch of checks that ends now; None where the last one is fine."""
+    steps = []
+    for check in reversed(checks):
+        if not wrong(check):
+            break
+        steps.append(int(check["step"]))
+    return steps[-1] if steps else None

@@ -1,0 +1,289 @@
+"""Watches a training without labels: measures held-out samples, looks at the outputs, says in sentences what it sees.
+
+``Watch`` is a callback of the training loop by shape. Two kinds of look:
+
+- a *peek* every few steps, at what the step has anyway: spread of the method's outputs, size of the weights, loss;
+- a *check* of held-out samples through the encoder in eval mode: the figures of ``measures``.
+
+When it looks is a function of the step alone, planned before step 0, so that a resumed run sees what an uninterrupted
+one sees. Beyond a minimum of early checks, the planned checks cost at most ``SHARE`` of the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selftaught.diagnostics import measures
+from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
+from selftaught.errors import SelftaughtError
+from selftaught.types import Batch, Features, Stream
+
+Batches = Sequence[Batch] | Callable[[], Iterable[Batch]]
+EARLY = (25, 50, 100, 150, 200)  # steps of the first checks, whatever they cost: collapse shows here
+SHARE = 0.02  # of the training that later checks may cost
+MOST = 200  # checks a run at most
+COLUMNS = ("rankme", "alpha_req", "alignment", "uniformity", "spread", "knn")  # of metrics.csv
+
+
+def plan_checks(steps: int, steps_per_epoch: int, cost: float) -> list[int]:
+    """Numbers of finished steps after which to check. ``cost`` of a check in training steps.
+
+    The early ones, then ends of epochs (and every 1,000 steps) that are far enough from the last check, then the end.
+    """
+    apart = max(1, math.ceil(cost / SHARE), steps // MOST)
+    planned = {0, steps} | {step for step in EARLY if step < steps}
+    last = max((step for step in planned if step < steps), default=0)
+    for step in range(steps_per_epoch, steps, steps_per_epoch) if steps_per_epoch < 1000 else range(1000, steps, 1000):
+        if step - last >= apart and steps - step >= apart:
+            planned.add(step)
+            last = step
+    return sorted(planned)
+
+
+def peeks_at(step: int) -> bool:
+    """Whether to peek after ``step`` finished steps: each fifth at first, where things go wrong, later each fiftieth."""
+    return step % (5 if step <= 300 else 50) == 0
+
+
+class Watch:
+    """Health of a run.
+
+    Parameters
+    ----------
+    plain: held-out batches with one untouched view per sample ("plain"), in memory, or a callable that gives them.
+    paired: held-out batches with two views per sample in their first stream, for alignment; empty = not measured.
+    labels: (N,) class numbers of the samples of ``plain``, -1 = unknown: adds online kNN. None = no labels.
+    path: where health.json goes; None = nowhere.
+    say: called with each new warning or alarm (a ``Verdict``), on rank 0.
+    """
+
+    def __init__(
+        self,
+        plain: Batches,
+        paired: Batches = (),
+        *,
+        labels: np.ndarray | None = None,
+        path: str | Path | None = None,
+        held_out: bool = True,
+        say: Callable[[Verdict], None] | None = None,
+    ) -> None:
+        self.plain, self.paired, self.path, self.held_out = plain, paired, path and Path(path), held_out
+        self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
+        self.say = say
+        self.history = History()
+        self.verdicts: list[Verdict] = []
+        self._start: list[float] = []  # norms of the encoder's matrices at step 0
+        self._planned: set[int] = set()
+
+    # -- what the loop calls ------------------------------------------------------------------------------------------
+
+    def on_start(self, state: Any) -> None:
+        """Plans the checks; at step 0 measures the untrained encoder, with which all later figures are compared."""
+        if state.fabric.global_rank != 0:
+            return
+        self._planned = set(plan_checks(state.steps, state.steps_per_epoch, self._cost(state)))
+        if not self.history.checks:
+            self._start = _norms(_encoder(state.task))
+            self._check(state, 0)
+
+    def on_step(self, state: Any, row: dict[str, Any]) -> None:
+        """Peeks and checks that are due after this step; health columns go into a ``row`` that is written anyway."""
+        step = state.clock.step + 1
+        if state.fabric.global_rank != 0 or not (peeks_at(step) or step in self._planned):
+            return
+        if peeks_at(step):
+            self.history.peeks.append(self._peek(state, step, row))
+        if step in self._planned:
+            self._check(state, step)
+        self._judge(state)
+        if row and step in self._planned:
+            row.update(self.columns())
+
+    def on_epoch(self, state: Any, row: dict[str, Any]) -> None:
+        """Adds the figures of a check made after this very step."""
+        if self.history.checks and self.history.checks[-1]["step"] == state.clock.step + 1:
+            row.update(self.columns())
+
+    def on_end(self, state: Any) -> None:
+        """Writes health.json a last time."""
+        if state.fabric.global_rank == 0 and self.history.checks:
+            self._judge(state)
+            self.write()
+
+    def rehearse(self, state: Any) -> float:
+        """Seconds of checks that fall to one epoch, on the average."""
+        started = time.perf_counter()
+        self.measure(state)
+        apart = max(1.0, self._cost(state) / SHARE)
+        return (time.perf_counter() - started) * min(1.0, state.steps_per_epoch / apart)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able: all that was seen."""
+        peeks = [dataclasses.astuple(peek) for peek in self.history.peeks]
+        verdicts = [dataclasses.asdict(verdict) for verdict in self.verdicts]
+        kept = {"dim": self.history.dim, "samples": self.history.samples, "checks": self.history.checks}
+        return {**kept, "peeks": peeks, "verdicts": verdicts, "start": self._start}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The counterpart of ``state``."""
+        peeks = [Peek(*values) for values in state["peeks"]]
+        self.history = History(state["dim"], state["samples"], list(state["checks"]), peeks)
+        self.verdicts = [Verdict(**fields) for fields in state["verdicts"]]
+        self._start = list(state["start"])
+
+    # -- what it sees -------------------------------------------------------------------------------------------------
+
+    def measure(self, state: Any) -> dict[str, float]:
+        """The figures of the encoder as it is, in eval mode; it is left as it was."""
+        encoder = _encoder(state.task)
+        with _evaluating(encoder), torch.inference_mode(), state.fabric.autocast():
+            z = torch.cat([_pooled(state, encoder, batch["plain"])[:, 0] for batch in _batches(self.plain)]).float()
+            pairs = [_pooled(state, encoder, next(iter(batch.streams.values()))) for batch in _batches(self.paired)]
+        return self._figures(z, torch.cat(pairs).float() if pairs else None)
+
+    def _figures(self, z: Tensor, pairs: Tensor | None) -> dict[str, float]:
+        self.history.dim, self.history.samples = z.shape[1], len(z)
+        spread, variation = measures.spread(z), measures.variation(z)
+        seen = {
+            "rankme": measures.rankme(z),
+            "rank": measures.rankme(z, centre=True),
+            "dim": z.shape[1],
+            "alpha_req": measures.alpha_req(z),
+            "uniformity": measures.uniformity(z),
+            "spread": spread.mean,
+            "spread_min": spread.smallest,
+            "dead_share": spread.dead_share,
+        }
+        if pairs is not None:
+            seen["alignment"] = measures.alignment(pairs[:, 0], pairs[:, 1])
+            # Two samples are 2 variation^2 apart on the average: below 1, views are closer than samples.
+            seen["closeness"] = seen["alignment"] / max(2 * variation**2, 1e-12)
+        if self.labels is not None:
+            seen["knn"] = measures.knn_accuracy(z, self.labels.to(z.device))
+        return seen
+
+    def columns(self) -> dict[str, float]:
+        """The last check as columns of metrics.csv."""
+        return {name: self.history.checks[-1][name] for name in COLUMNS if name in self.history.checks[-1]}
+
+    def to_json(self) -> dict[str, Any]:
+        """What health.json holds."""
+        verdicts = [dataclasses.asdict(verdict) for verdict in self.verdicts]
+        checks = [{name: _plain(value) for name, value in check.items()} for check in self.history.checks]
+        return {"measures": checks, "verdicts": verdicts, "samples": self.history.samples, "held_out": self.held_out}
+
+    def write(self) -> None:
+        """health.json, whole or not at all. Raises SelftaughtError where it cannot be written."""
+        if self.path is None:
+            return
+        draft = self.path.with_suffix(".json.part")
+        try:
+            draft.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(draft, self.path)
+        except OSError as error:
+            raise SelftaughtError(f"health.json cannot be written: {error.strerror or error}.") from error
+
+    def _check(self, state: Any, step: int) -> None:
+        self.history.checks.append({"step": step, "seconds": round(state.seconds, 3), **self.measure(state)})
+        self.write()
+
+    def _peek(self, state: Any, step: int, row: Mapping[str, Any]) -> Peek:
+        growth = [
+            now / start for now, start in zip(_norms(_encoder(state.task)), self._start, strict=True) if start > 0
+        ]
+        z = _compared(state.outputs)
+        loss = row.get("loss")
+        return Peek(
+            step,
+            float(np.median(growth)) if growth else 1.0,
+            None if z is None else float(z.std(dim=0).mean()),
+            None if z is None else measures.variation(z),
+            None if loss is None else float(loss),
+        )
+
+    def _judge(self, state: Any) -> None:
+        """Appends what is new: another finding, or health again."""
+        current = judge(self.history)
+        open_now = {(verdict.name, verdict.level) for verdict in current}
+        for verdict in current:
+            if (verdict.name, verdict.level) not in self._open():
+                self.verdicts.append(verdict)
+                if self.say and verdict.level != "ok":
+                    self.say(verdict)
+                self.write()
+        if open_now:
+            state.words["health"] = "ok" if current[0].level == "ok" else current[0].name
+
+    def _open(self) -> set[tuple[str, str]]:
+        """Findings said since the last "ok"."""
+        said: set[tuple[str, str]] = set()
+        for verdict in self.verdicts:
+            said = {("healthy", "ok")} if verdict.level == "ok" else said - {("healthy", "ok")}
+            said.add((verdict.name, verdict.level))
+        return said
+
+    def _cost(self, state: Any) -> float:
+        """Of one check, in training steps: forward passes against forward and backward (twice a forward)."""
+        plain = sum(len(batch) for batch in _batches(self.plain))
+        pairs = sum(2 * len(batch) for batch in _batches(self.paired))
+        per_step = 3 * 2 * max(1, getattr(state, "batch_size", 0) or 64)
+        return (plain + pairs) / per_step
+
+
+def _batches(given: Batches) -> Iterable[Batch]:
+    return given() if callable(given) else given
+
+
+def _encoder(task: Any) -> nn.Module:
+    """The encoder that is kept: the first."""
+    return next(iter(task.encoders.values()))
+
+
+def _pooled(state: Any, encoder: nn.Module, stream: Stream) -> Tensor:
+    """(B, V, *stored) -> (B, V, D)."""
+    index = torch.arange(len(stream.data))
+    batch = Batch({"plain": stream}, index, index).to(next(encoder.parameters()).device)
+    x = state.task.prepare(batch)["plain"].data
+    out = encoder(x.flatten(0, 1))
+    return (out.pooled if isinstance(out, Features) else out).unflatten(0, x.shape[:2])
+
+
+def _compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
+    """(B, D) the first views of what the method compares: its output "z", (B, V, D) or (B, D). None where it has none."""
+    z = outputs.get("z")
+    if z is None or z.ndim not in (2, 3) or len(z) < 4:
+        return None
+    return (z[:, 0] if z.ndim == 3 else z).detach().float()
+
+
+def _norms(encoder: nn.Module) -> list[float]:
+    matrices = [p.detach() for p in encoder.parameters() if p.ndim > 1 and p.requires_grad]
+    return torch.stack(torch._foreach_norm(matrices)).float().tolist() if matrices else []
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows no nan."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module):
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
