@@ -1,0 +1,279 @@
+"""Pictures: photographs, scans, microscopy; 1, 3 (RGB) or N channels; 8 bits, 16 bits or float.
+
+Pixels stay as stored until ``normalise``. The views of a picture are drawn from its shape before it is decoded, so that
+a JPEG is decoded at the smallest scale that the crops allow. A picture has colour if it has three channels; otherwise
+brightness and contrast are all that changes in its values.
+
+The order of random numbers is fixed: group by group of the plan, first the geometry (unless an earlier group of the
+same geometry drew it), 22 numbers per box and one per flip, then ten per view for the photometry. So a group added to a
+plan changes nothing in the groups before it, and switching blur off does not move a crop.
+Source: Chen et al. 2020 (SimCLR, arXiv:2002.05709), appendix A; departures are stated in ``ops/photo.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError, must_be
+from selftaught.formats import arrays, pictures
+from selftaught.modalities.base import Modality
+from selftaught.ops import photo, pixels, spatial
+from selftaught.types import Batch, Geometry, Item, Photometry, Plan, Sample, ViewGroup, Views
+
+LAYOUTS = ("auto", "yxc", "cyx")
+RAW_SIDE, RAW_NUMBERS = 32, 3072  # the raw control sees at most 32 x 32 pixels and 3,072 numbers
+
+
+class Image(Modality):
+    """Pictures in files (jpg, png, webp, tiff, bmp) or arrays (N, Y, X), (N, Y, X, C), (N, C, Y, X)."""
+
+    name = "image"
+    extensions = pictures.EXTENSIONS | arrays.EXTENSIONS
+    default_method = "simclr"
+    default_encoder = "auto"
+    pretext = {"rotation": 4}
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, "in [0, 4096]", "side of the encoder's input, pixels, at least 8; 0 = from the data"] = 0,
+        channels: Annotated[int, "in [0, 1024]", "1 gray, 3 RGB, N others; 0 = from the data"] = 0,
+        layout: Annotated[
+            str, "one of auto, yxc, cyx", "axes of a row of an array; auto = channels are the short axis"
+        ] = "auto",
+    ) -> None:
+        if size and not 8 <= size <= 4096:
+            raise ConfigError(must_be("size", "Image", "an int in [8, 4096], or 0 (from the data)", size))
+        if layout not in LAYOUTS:
+            raise ConfigError(must_be("layout", "Image", f"one of {', '.join(LAYOUTS)}", layout))
+        self.size, self.channels, self.layout = size, channels, layout
+        self.dtype = ""  # of the stored pixels; "" = not fitted: as each picture has it
+        self.mean: list[float] = []  # per channel, in stored units, as is std
+        self.std: list[float] = []
+        self.low, self.high = 0.0, 255.0  # what black and white are, in stored units
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def items(self, path: str) -> Iterable[Item]:
+        """One item per picture file, of which 16 bytes are read, or per row of an array."""
+        if not arrays.is_array(path):
+            pictures.check_head(path)
+            return [Item(path)]
+        single, _ = pixels.picture_axes(arrays.open_array(path).shape, self.layout)
+        return [Item(path, part) for part in range(1 if single else arrays.rows(path))]
+
+    def read(self, item: Item) -> Sample:
+        """A ``formats.pictures.Picture``, still encoded, or the row of an array as (Y, X, C)."""
+        if not arrays.is_array(item.path):
+            return Sample({"image": pictures.open_picture(item.path)})
+        array = arrays.open_array(item.path)
+        single, axis = pixels.picture_axes(array.shape, self.layout)
+        return Sample({"image": pixels.channels_last(array if single else array[item.part], axis)})
+
+    def from_array(self, array: np.ndarray) -> Sample:
+        """One picture in memory: (Y, X), (Y, X, C) or (C, Y, X). Raises ``UnreadableError`` for other shapes."""
+        if array.ndim not in (2, 3):
+            raise UnreadableError(f"an array of shape {array.shape} is not a picture (Y, X), (Y, X, C) or (C, Y, X)")
+        axis = pixels.picture_axes((1, *array.shape), self.layout)[1] if array.ndim == 3 else None
+        return Sample({"image": pixels.channels_last(array, axis)})
+
+    # --- what is learned before step 0 -------------------------------------------------------------------------------
+
+    def fit(self, samples: Iterable[Sample]) -> None:
+        """Channels, size and type where they are not given; then mean and standard deviation of every channel.
+
+        Passes over what cannot be decoded, which the loader names when it is drawn. Raises ``DataError`` if all is so.
+        A few hundred samples are enough; all of them are held, still encoded.
+        """
+        samples = list(samples)
+        if not samples:
+            raise DataError("There are no pictures to learn from.")
+        shapes = [sample.data.shape for sample in samples]
+        kinds = [pixels.stored_type(sample.data.dtype) for sample in samples]
+        self.channels = self.channels or _common([shape[2] for shape in shapes])
+        self.size = self.size or auto_size([min(shape[:2]) for shape in shapes])
+        self.dtype = max(pixels.STORED, key=kinds.count)
+        self._measure(samples)
+
+    def _measure(self, samples: Sequence[Sample]) -> None:
+        """Mean, spread and range; every picture weighs the same, whatever its size."""
+        moments = []
+        for sample in samples:
+            with contextlib.suppress(UnreadableError):
+                moments.append(pixels.moments(self._pixels(sample.data, min(1.0, 256 / min(sample.data.shape[:2])))))
+        if not moments:
+            raise DataError("None of the pictures looked at can be decoded.")
+        mean, square, low, high = (np.stack(column) for column in zip(*moments, strict=True))
+        self.mean = mean.mean(0).tolist()
+        std = np.sqrt(np.maximum(square.mean(0) - mean.mean(0) ** 2, 0))
+        self.std = np.where(std > 1e-6 * (1 + abs(mean.mean(0))), std, 1.0).tolist()  # a constant channel stays finite
+        self.low, self.high = (0.0, 255.0) if self.dtype == "uint8" else (float(low.min()), float(high.max()))
+
+    # --- views -------------------------------------------------------------------------------------------------------
+
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()) -> Views:
+        """Crops, flips and colour; ``drawn`` holds each view's box (y0, x0, y1, x1 in [0, 1]) as cut, and its flip."""
+        shape = sample.data.shape[:2]
+        drawn, shared = [], {}
+        for group in plan:  # everything random comes first: what to decode depends on it
+            drawn.append((*_places(rng, group, shared, shape), rng.random((group.count, photo.DRAWS)).tolist()))
+        sizes = [self.size_of(group) for group in plan]
+        share = max(
+            spatial.share_needed(boxes, size, shape=shape) for (boxes, *_), size in zip(drawn, sizes, strict=True)
+        )
+        picture, views = self._pixels(sample.data, share), Views({}, target=sample.target)
+        for group, size, (boxes, flips, draws) in zip(plan, sizes, drawn, strict=True):
+            cuts = spatial.snap(boxes, size, shape=picture.shape[:2])
+            views.streams[group.name] = np.stack(
+                [
+                    self._light(spatial.cut(picture, cut, size=size, flip=flip), light, draw)
+                    for cut, flip, light, draw in zip(cuts, flips.tolist(), _per_view(group), draws, strict=True)
+                ]
+            )
+            views.drawn[group.name] = {"box": _shares(cuts, picture.shape), "flip": flips}
+        return views
+
+    def plain(self, sample: Sample) -> Views:
+        """The short side resized to the input size, then the centre: the ratio is 1, so no border of a square is lost."""
+        size, box = self.size_of(ViewGroup()), spatial.centre_box(sample.data.shape[:2])[None]
+        picture = self._pixels(sample.data, spatial.share_needed(box, size, shape=sample.data.shape[:2]))
+        cuts = spatial.snap(box, size, shape=picture.shape[:2])
+        drawn = {"plain": {"box": _shares(cuts, picture.shape), "flip": np.zeros(1, bool)}}
+        return Views({"plain": spatial.cut(picture, cuts[0], size=size)[None]}, drawn=drawn, target=sample.target)
+
+    def size_of(self, group: ViewGroup) -> int:
+        """Side of a group's views in pixels."""
+        if not self.size:
+            raise DataError("The size of the pictures is not known yet.", hint="Call fit first, or give size.")
+        return max(1, round(self.size * group.size))
+
+    def _light(self, view: np.ndarray, light: Photometry, draws: list[float]) -> np.ndarray:
+        """One view with its ten random numbers, in SimCLR's order: jitter, gray, blur, solarise."""
+        jitter = photo.jitter(light.colour, draws[1:6]) if light.colour and draws[0] < light.colour_p else None
+        gray = draws[6] < light.gray
+        if view.shape[2] == 3 and (jitter or gray):
+            matrix = photo.colour_matrix(jitter, mean=photo.mean_of(view), gray=gray, low=self.low)
+            view = photo.recolour(view, matrix)
+        elif jitter:
+            view = photo.recolour(view, photo.gain_matrix(jitter, mean=photo.mean_of(view), low=self.low))
+        if draws[7] < light.blur:
+            view = photo.blur(view, photo.blur_sigma(draws[8], view.shape[0]))
+        if draws[9] < light.solarise:
+            view = photo.solarise(view, low=self.low, high=self.high)
+        return view
+
+    def _pixels(self, stored: Any, share: float = 1.0) -> np.ndarray:
+        """(Y, X, C), decoded at ``share`` of full scale or more, with the channels and the type that ``fit`` settled."""
+        decoded = stored.decode(share) if isinstance(stored, pictures.Picture) else np.asarray(stored)
+        return pixels.as_type(pixels.as_channels(pixels.as_stored(decoded), self.channels), self.dtype)
+
+    # --- on the device -----------------------------------------------------------------------------------------------
+
+    def normalise(self, data: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(B, V, Y, X, C) as stored -> (B, V, C, Y, X): (x - mean) / std, reckoned in float32, rounded once to ``dtype``.
+
+        Flattened to (B V, C, Y, X) the result is channels-last without a copy.
+        """
+        return pixels.standardise(data, self.mean, self.std, dtype).movedim(-1, -3)
+
+    def denormalise(self, data: Tensor) -> Tensor:
+        """(…, C, Y, X) -> (…, Y, X, C) in stored units and type, rounded and clipped."""
+        mean, std = (torch.tensor(each, dtype=torch.float32, device=data.device) for each in (self.mean, self.std))
+        values = data.movedim(-3, -1).float() * std + mean
+        if self.dtype == "float32":
+            return values
+        return values.round().clamp(0, 255 if self.dtype == "uint8" else 65535).to(getattr(torch, self.dtype))
+
+    def raw(self, batch: Batch) -> Tensor:
+        """(B, D) normalised pixels, averaged down to at most 32 x 32 and at most 3,072 numbers (if C allows)."""
+        x = self.normalise(batch["plain"].data)[:, 0]
+        side = max(1, min(RAW_SIDE, x.shape[-1], int((RAW_NUMBERS / x.shape[1]) ** 0.5)))
+        return torch.nn.functional.adaptive_avg_pool2d(x, side).flatten(1)
+
+    # --- for people, and the record ----------------------------------------------------------------------------------
+
+    def picture(self, data: np.ndarray) -> np.ndarray:
+        """(Y, X, C) as stored -> (Y, X, 3) uint8: gray thrice, or the first three channels; other depths stretched."""
+        shown = np.asarray(data)
+        if shown.dtype != np.uint8:
+            stretched = (shown.astype(np.float32) - self.low) / max(self.high - self.low, 1e-12)
+            shown = (255 * stretched.clip(0, 1)).round().astype(np.uint8)
+        if shown.shape[-1] == 2:
+            shown = np.concatenate([shown, np.zeros_like(shown[..., :1])], axis=-1)
+        return np.ascontiguousarray(np.repeat(shown, 3, axis=-1) if shown.shape[-1] == 1 else shown[..., :3])
+
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.size, self.size)
+
+    def state(self) -> dict[str, Any]:
+        return {"modality": self.name, **{key: getattr(self, key) for key in _STATE}}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for key in _STATE:
+            setattr(self, key, state[key])
+
+    def toy(self, n: int, seed: int = 0) -> list[Sample]:
+        """Pictures of 40 x 40: a disc on a plain ground (target 0) or stripes (target 1), in any colours, with noise."""
+        rng = np.random.default_rng(seed)
+        return [Sample({"image": _toy_picture(rng, p % 2, self.channels or 3)}, target=p % 2) for p in range(n)]
+
+
+_STATE = ("size", "channels", "layout", "dtype", "mean", "std", "low", "high")
+
+
+def auto_size(short_sides: Sequence[int]) -> int:
+    """The median short side, down to a multiple of 4 (of 16 from 32 pixels on), in [8, 224]."""
+    median = int(np.median(short_sides))
+    step = 16 if median >= 32 else 4
+    return min(224, max(8, median // step * step))
+
+
+def _common(channels: Sequence[int]) -> int:
+    """Gray among colour is made colour; otherwise the most common number, and the rest are named as unreadable."""
+    return 3 if set(channels) == {1, 3} else max(sorted(set(channels)), key=channels.count)
+
+
+Place = tuple[np.ndarray, np.ndarray]  # boxes (V, 4), flips (V,)
+
+
+def _places(rng: np.random.Generator, group: ViewGroup, drawn: dict[Geometry, Place], shape: tuple[int, int]) -> Place:
+    """Where a group's views are cut: what an earlier group of the same geometry drew, unless each has its own."""
+    geometry = group.geometry
+    if geometry.name == "own" or geometry not in drawn:
+        boxes = spatial.draw_boxes(rng, group.count, shape=shape, scale=geometry.scale, ratio=geometry.ratio)
+        drawn[geometry] = boxes, spatial.draw_flips(rng, group.count, p=geometry.flip)
+    boxes, flips = drawn[geometry]
+    if len(boxes) < group.count:
+        raise MethodError(
+            must_be("count", f"ViewGroup {group.name!r}", f"at most {len(boxes)}, as its geometry has", group.count)
+        )
+    return boxes[: group.count], flips[: group.count]
+
+
+def _per_view(group: ViewGroup) -> Sequence[Photometry]:
+    return group.photometry * group.count if len(group.photometry) == 1 else group.photometry
+
+
+def _shares(cuts: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Whole pixels -> (V, 4) float32 in [0, 1]."""
+    return (cuts / np.array([shape[0], shape[1], shape[0], shape[1]])).astype(np.float32)
+
+
+def _toy_picture(rng: np.random.Generator, kind: int, channels: int) -> np.ndarray:
+    side = 40
+    y, x = np.mgrid[:side, :side] / side
+    if kind == 0:
+        centre, radius = rng.uniform(0.35, 0.65, 2), rng.uniform(0.2, 0.3)
+        inside = np.hypot(y - centre[0], x - centre[1]) < radius
+    else:
+        angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 1)
+        inside = (5 * (x * np.cos(angle) + y * np.sin(angle)) + phase) % 1 < 0.5
+    ground = rng.uniform(40, 110, channels)
+    picture = np.where(inside[..., None], ground + rng.uniform(60, 120, channels), ground)
+    return (picture + rng.normal(0, 8, picture.shape)).clip(0, 255).round().astype(np.uint8)
