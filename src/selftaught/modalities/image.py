@@ -24,7 +24,7 @@ from selftaught.errors import ConfigError, DataError, MethodError, UnreadableErr
 from selftaught.formats import arrays, pictures
 from selftaught.modalities.base import Modality
 from selftaught.ops import photo, pixels, spatial
-from selftaught.types import Batch, Geometry, Item, Photometry, Plan, Sample, ViewGroup, Views
+from selftaught.types import Batch, Item, Photometry, Plan, Sample, ViewGroup, Views
 
 LAYOUTS = ("auto", "yxc", "cyx")
 RAW_SIDE, RAW_NUMBERS = 32, 3072  # the raw control sees at most 32 x 32 pixels and 3,072 numbers
@@ -44,9 +44,7 @@ class Image(Modality):
         *,
         size: Annotated[int, "in [0, 4096]", "side of the encoder's input, pixels, at least 8; 0 = from the data"] = 0,
         channels: Annotated[int, "in [0, 1024]", "1 gray, 3 RGB, N others; 0 = from the data"] = 0,
-        layout: Annotated[
-            str, "one of auto, yxc, cyx", "axes of a row of an array; auto = channels are the short axis"
-        ] = "auto",
+        layout: Annotated[str, "one of auto, yxc, cyx", "axes of arrays; auto = channels are the short one"] = "auto",
     ) -> None:
         if size and not 8 <= size <= 4096:
             raise ConfigError(must_be("size", "Image", "an int in [8, 4096], or 0 (from the data)", size))
@@ -140,7 +138,7 @@ class Image(Modality):
         return views
 
     def plain(self, sample: Sample) -> Views:
-        """The short side resized to the input size, then the centre: the ratio is 1, so no border of a square is lost."""
+        """The short side resized to the input size (ratio 1: a square loses no border), then the centre."""
         size, box = self.size_of(ViewGroup()), spatial.centre_box(sample.data.shape[:2])[None]
         picture = self._pixels(sample.data, spatial.share_needed(box, size, shape=sample.data.shape[:2]))
         cuts = spatial.snap(box, size, shape=picture.shape[:2])
@@ -169,14 +167,14 @@ class Image(Modality):
         return view
 
     def _pixels(self, stored: Any, share: float = 1.0) -> np.ndarray:
-        """(Y, X, C), decoded at ``share`` of full scale or more, with the channels and the type that ``fit`` settled."""
+        """(Y, X, C), decoded at ``share`` of full scale or more, in the channels and the type that ``fit`` chose."""
         decoded = stored.decode(share) if isinstance(stored, pictures.Picture) else np.asarray(stored)
         return pixels.as_type(pixels.as_channels(pixels.as_stored(decoded), self.channels), self.dtype)
 
     # --- on the device -----------------------------------------------------------------------------------------------
 
     def normalise(self, data: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B, V, Y, X, C) as stored -> (B, V, C, Y, X): (x - mean) / std, reckoned in float32, rounded once to ``dtype``.
+        """(B, V, Y, X, C) as stored -> (B, V, C, Y, X): (x - mean) / std in float32, rounded once to ``dtype``.
 
         Flattened to (B V, C, Y, X) the result is channels-last without a copy.
         """
@@ -219,7 +217,7 @@ class Image(Modality):
             setattr(self, key, state[key])
 
     def toy(self, n: int, seed: int = 0) -> list[Sample]:
-        """Pictures of 40 x 40: a disc on a plain ground (target 0) or stripes (target 1), in any colours, with noise."""
+        """Pictures of 40 x 40: a disc on plain ground (target 0) or stripes (target 1), in any colours, noisy."""
         rng = np.random.default_rng(seed)
         return [Sample({"image": _toy_picture(rng, p % 2, self.channels or 3)}, target=p % 2) for p in range(n)]
 
@@ -242,17 +240,16 @@ def _common(channels: Sequence[int]) -> int:
 Place = tuple[np.ndarray, np.ndarray]  # boxes (V, 4), flips (V,)
 
 
-def _places(rng: np.random.Generator, group: ViewGroup, drawn: dict[Geometry, Place], shape: tuple[int, int]) -> Place:
+def _places(rng: np.random.Generator, group: ViewGroup, drawn: dict[str, Place], shape: tuple[int, int]) -> Place:
     """Where a group's views are cut: what an earlier group of the same geometry drew, unless each has its own."""
     geometry = group.geometry
-    if geometry.name == "own" or geometry not in drawn:
+    if geometry.name == "own" or geometry.name not in drawn:
         boxes = spatial.draw_boxes(rng, group.count, shape=shape, scale=geometry.scale, ratio=geometry.ratio)
-        drawn[geometry] = boxes, spatial.draw_flips(rng, group.count, p=geometry.flip)
-    boxes, flips = drawn[geometry]
+        drawn[geometry.name] = boxes, spatial.draw_flips(rng, group.count, p=geometry.flip)
+    boxes, flips = drawn[geometry.name]
     if len(boxes) < group.count:
-        raise MethodError(
-            must_be("count", f"ViewGroup {group.name!r}", f"at most {len(boxes)}, as its geometry has", group.count)
-        )
+        most = f"at most {len(boxes)}, as in the first group of its geometry"
+        raise MethodError(must_be("count", f"ViewGroup {group.name!r}", most, group.count))
     return boxes[: group.count], flips[: group.count]
 
 

@@ -34,7 +34,7 @@ DRAWS = 10  # uniform numbers that the photometry of one view takes, used or not
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """One draw of the colour jitter: three factors around 1, a hue shift in turns, and the order they are applied in."""
+    """One draw of the colour jitter: three factors around 1, a hue shift in turns, and the order of the four."""
 
     brightness: float = 1.0
     contrast: float = 1.0
@@ -50,9 +50,9 @@ def jitter(strength: float, draws: list[float]) -> Jitter:
     turn), in one of the 24 orders. Source: Chen et al. 2020 (SimCLR), appendix A.
     """
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
-    factors = [low + (high - low) * one for one in draws[:3]]
+    brightness, contrast, saturation = (low + (high - low) * one for one in draws[:3])
     hue = min(0.5, 0.2 * strength) * (2 * draws[3] - 1)
-    return Jitter(*factors, hue, _ORDERS[int(draws[4] * len(_ORDERS))])
+    return Jitter(brightness, contrast, saturation, hue, _ORDERS[int(draws[4] * len(_ORDERS))])
 
 
 def colour_matrix(
@@ -60,8 +60,8 @@ def colour_matrix(
 ) -> Float[ndarray, "3 4"]:
     """Everything that happens to an RGB pixel x as one affine map: ``matrix[:, :3] @ x + matrix[:, 3]``.
 
-    ``mean`` is the view's mean colour before any of it (contrast needs it; an affine map keeps track of it), ``low`` the
-    value that means black. ``one`` None and ``gray`` False is the identity.
+    ``mean`` is the view's mean colour before any of it (contrast needs it, and an affine map keeps track of it),
+    ``low`` the value that means black. ``one`` None and ``gray`` False is the identity.
     """
     matrix = np.eye(3, 4)
     for name in one.order if one else ():
@@ -71,7 +71,7 @@ def colour_matrix(
     return matrix.astype(np.float32)
 
 
-def gain_matrix(one: Jitter, *, mean: Float[ndarray, C], low: float = 0.0) -> Float[ndarray, "C 2"]:
+def gain_matrix(one: Jitter, *, mean: Float[ndarray, " C"], low: float = 0.0) -> Float[ndarray, "C 2"]:
     """Brightness and contrast alone, for pictures without colour (C is not 3): gain and offset of every channel.
 
     One draw serves all channels; contrast pulls each channel towards its own mean.
@@ -99,7 +99,7 @@ def recolour(view: Shaped[ndarray, "Y X C"], matrix: Float[ndarray, "C K"]) -> S
     return np.clip(np.rint(changed), 0, np.iinfo(view.dtype).max).astype(view.dtype)
 
 
-def mean_of(view: Shaped[ndarray, "Y X C"]) -> Float[ndarray, C]:
+def mean_of(view: Shaped[ndarray, "Y X C"]) -> Float[ndarray, " C"]:
     """The mean of every channel, float64."""
     if view.shape[2] <= 4:
         return np.array(cv2.mean(view)[: view.shape[2]])

@@ -43,7 +43,7 @@ def picture_axes(shape: tuple[int, ...], layout: str = "auto") -> tuple[bool, in
 
 
 def channels_last(array: Shaped[ndarray, ...], axis: int | None) -> Shaped[ndarray, "Y X C"]:
-    """One picture with its channel axis moved to the end, or made. Raises ``UnreadableError`` where it has no pixels."""
+    """One picture with its channel axis moved to the end, or made. Raises ``UnreadableError`` if it has no pixels."""
     if not array.size:
         raise UnreadableError(f"a picture of shape {array.shape} has no pixels")
     return array[..., None] if axis is None else np.moveaxis(array, axis, -1)
@@ -51,7 +51,7 @@ def channels_last(array: Shaped[ndarray, ...], axis: int | None) -> Shaped[ndarr
 
 def stored_type(dtype: np.dtype) -> str:
     """The type that values of ``dtype`` are kept as."""
-    return "uint8" if dtype == bool else dtype.name if dtype.name in STORED else "float32"
+    return "uint8" if dtype.kind == "b" else dtype.name if dtype.name in STORED else "float32"
 
 
 def as_stored(pixels: Shaped[ndarray, "Y X C"]) -> Shaped[ndarray, "Y X C"]:
@@ -79,7 +79,7 @@ def as_channels(pixels: Shaped[ndarray, "Y X c"], channels: int) -> Shaped[ndarr
 
 
 def as_type(pixels: Shaped[ndarray, "Y X C"], name: str) -> Shaped[ndarray, "Y X C"]:
-    """8 bits to 16 and back, white to white; "" = as it is. Raises ``UnreadableError`` between integers and floats: scales differ."""
+    """8 bits to 16 and back, white to white; "" = as it is. Raises ``UnreadableError`` from or to floats: no white."""
     if name in ("", pixels.dtype.name):
         return pixels
     if pixels.dtype.kind == "f" or name == "float32":

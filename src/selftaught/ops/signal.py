@@ -58,8 +58,8 @@ def disturb(
     rng: np.random.Generator,
     *,
     strength: float,
-    mean: Float[ndarray, C],
-    std: Float[ndarray, C],
+    mean: Float[ndarray, " C"],
+    std: Float[ndarray, " C"],
 ) -> Float[ndarray, "C T"]:
     """Jitter, scaling about the channel's mean, and slow drift, each ``strength`` times the figures above.
 
@@ -73,7 +73,7 @@ def disturb(
     return (mean + factor * (x - mean) + strength * std * (jitter + drift)).astype(np.float32)
 
 
-def draw_dropped(rng: np.random.Generator, channels: int, *, p: float = DROPOUT) -> Bool[ndarray, C]:
+def draw_dropped(rng: np.random.Generator, channels: int, *, p: float = DROPOUT) -> Bool[ndarray, " C"]:
     """Which channels are taken away: each with probability ``p``, never all, none where there is only one.
 
     Takes C uniform numbers from ``rng``.

@@ -41,7 +41,7 @@ def draw_boxes(
     return np.array([_box(one, shape, scale, ratio) for one in draws], np.float64).reshape(count, 4)
 
 
-def draw_flips(rng: np.random.Generator, count: int, *, p: float = 0.5) -> Bool[ndarray, V]:
+def draw_flips(rng: np.random.Generator, count: int, *, p: float = 0.5) -> Bool[ndarray, " V"]:
     """Which views are mirrored left to right. Takes one uniform number per view."""
     return rng.random(count) < p
 
@@ -88,7 +88,7 @@ def cut(
 
 
 def by_channels(change: Callable[[ndarray], ndarray], picture: Shaped[ndarray, "Y X C"]) -> Shaped[ndarray, "y x C"]:
-    """``change`` applied to at most four channels at a time (OpenCV's limit), the channel axis kept even if it is one."""
+    """``change`` applied to at most four channels at a time (OpenCV's limit); one channel keeps its axis."""
     if picture.shape[2] <= 4:
         changed = change(picture)
         return changed if changed.ndim == 3 else changed[:, :, None]
