@@ -115,6 +115,10 @@ def _from_folder(folder: str, extensions: frozenset[str]) -> Source:
     root = os.path.abspath(folder)
     wanted = extensions | arrays.EXTENSIONS
     found, directories, others = _walk(root, wanted)
+    own = [path for path in found if not arrays.is_array(path)]
+    if own and len(own) < len(found):  # arrays beside pictures are somebody's features or labels, not samples
+        others.update(os.path.splitext(path)[1].lower() for path in set(found) - set(own))
+        found = own
     if not found:
         if not others:
             raise DataError(f"The folder {folder!r} is empty.", hint="Hidden files and folders are not looked at.")

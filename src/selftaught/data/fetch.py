@@ -1,0 +1,131 @@
+"""One batch, from its number to tensors: what runs in a worker, and what a sample that cannot be read becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from selftaught.data.index import Index
+from selftaught.data.keys import Keyed
+from selftaught.data.order import Order
+from selftaught.errors import QuarantineError, SelftaughtError, UnreadableError
+from selftaught.types import Batch, Modality, Plan, Sample, Views
+
+TRIES = 32  # replacements tried for one position; only data that are nearly all unreadable need more than two
+
+
+class Answer(NamedTuple):
+    """What a worker hands over: the batch, the (path, reason) of what was unreadable, and an error of ours if any."""
+
+    batch: Batch | None
+    unreadable: list[tuple[str, str]]
+    error: SelftaughtError | None
+    tried: int
+
+
+@dataclass
+class Samples:
+    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say."""
+
+    index: Index
+    modality: Modality
+    plan: Plan | None
+    targets: Any = None
+
+    def views(self, i: int, rng: np.random.Generator, companions: Sequence[Sample] = ()) -> Views:
+        sample = self.read(i)
+        if self.plan is None:
+            return self.modality.plain(sample)
+        return self.modality.views(sample, rng, self.plan, companions)
+
+    def read(self, i: int) -> Sample:
+        sample = self.modality.read(self.index.item(i))
+        if self.targets is not None:
+            sample.target = self.targets[i]
+        return sample
+
+
+@dataclass
+class Training:
+    """``[t]`` is this rank's share of global batch t: a pure function of (seed, t, rank, world)."""
+
+    samples: Samples
+    order: Order
+    seed: int
+    rank: int = 0
+    world: int = 1
+    companions: int = 0  # how many other samples, drawn by key, each sample's views get to see
+    _keys: dict[str, Keyed] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, t: int) -> Answer:
+        return _answer(self._batch, t)
+
+    def _batch(self, t: int, bad: list[tuple[str, str]]) -> tuple[Batch | None, int]:
+        rows, positions = self.order.share(t, self.rank, self.world)
+        made = [self._one(int(i), int(p), bad) for i, p in zip(rows, positions, strict=True)]
+        used = np.array([i for i, _ in made], np.int64)
+        return self.samples.modality.collate([views for _, views in made], used, positions), len(rows)
+
+    def _one(self, i: int, p: int, bad: list[tuple[str, str]]) -> tuple[int, Views]:
+        """(row, views) of position ``p``; where row ``i`` is unreadable, of the first readable one of a keyed sequence."""
+        for attempt in range(TRIES):
+            try:
+                return i, self.samples.views(i, self._keyed("")(p), self._companions(p))
+            except (UnreadableError, OSError) as error:
+                bad.append((self.samples.index.name(i), _reason(error)))
+                i = int(self._keyed("/replace")(p).integers(0, self.order.count, TRIES)[attempt])
+        raise QuarantineError(f"{TRIES} samples in a row cannot be read, the last {bad[-1][0]!r}: {bad[-1][1]}.")
+
+    def _companions(self, p: int) -> list[Sample]:
+        if not self.companions:
+            return []
+        rows = self._keyed("/companions")(p).integers(0, self.order.count, self.companions)
+        return [self.samples.read(int(i)) for i in rows]
+
+    def _keyed(self, what: str) -> Keyed:
+        if what not in self._keys:
+            self._keys[what] = Keyed(self.seed, self.order.stream + what)
+        return self._keys[what]
+
+
+@dataclass
+class Evaluation:
+    """``[t]`` holds ``rows[t B : (t + 1) B]`` in order, plain; what is unreadable is left out and named."""
+
+    samples: Samples
+    rows: np.ndarray
+    batch_size: int
+
+    def __getitem__(self, t: int) -> Answer:
+        return _answer(self._batch, t)
+
+    def _batch(self, t: int, bad: list[tuple[str, str]]) -> tuple[Batch | None, int]:
+        positions = np.arange(t * self.batch_size, min((t + 1) * self.batch_size, len(self.rows)), dtype=np.int64)
+        made, kept = [], []
+        for p in positions:
+            try:
+                made.append(self.samples.views(int(self.rows[p]), _NO_RANDOMNESS))
+                kept.append(p)
+            except (UnreadableError, OSError) as error:
+                bad.append((self.samples.index.name(int(self.rows[p])), _reason(error)))
+        kept = np.array(kept, np.int64)
+        return (self.samples.modality.collate(made, self.rows[kept], kept) if made else None), len(positions)
+
+
+_NO_RANDOMNESS: Any = None  # plain views take no generator; one that asked for it would fail at once
+
+
+def _answer(make: Callable[[int, list], tuple[Batch | None, int]], t: int) -> Answer:
+    bad: list[tuple[str, str]] = []
+    try:
+        batch, tried = make(t, bad)
+    except SelftaughtError as error:  # as a value: torch would wrap it into a page of traceback
+        return Answer(None, bad, error, 0)
+    return Answer(batch, bad, None, tried)
+
+
+def _reason(error: Exception) -> str:
+    return f"cannot be opened: {error.strerror}" if isinstance(error, OSError) else str(error)
