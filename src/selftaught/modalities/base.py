@@ -59,8 +59,10 @@ class Modality:
         for group in views[0].streams:
             streams[group] = Stream(
                 _stack([one.streams[group] for one in views]),
-                *(_stack_if_any([getattr(one, part).get(group) for one in views]) for part in ("valid", "observed", "hidden")),
-                {key: _stack([one.drawn[group][key] for one in views]) for key in views[0].drawn.get(group, {})},
+                valid=_stack_if_any([one.valid.get(group) for one in views]),
+                observed=_stack_if_any([one.observed.get(group) for one in views]),
+                hidden=_stack_if_any([one.hidden.get(group) for one in views]),
+                drawn={key: _stack([one.drawn[group][key] for one in views]) for key in views[0].drawn.get(group, {})},
             )
         target = None if views[0].target is None else torch.as_tensor(np.asarray([one.target for one in views]))
         return Batch(streams, torch.from_numpy(index), torch.from_numpy(p), target)

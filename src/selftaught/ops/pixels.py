@@ -19,7 +19,7 @@ from selftaught.errors import UnreadableError
 
 STORED = ("uint8", "uint16", "float32")
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as PIL's "L"
-_CHUNK = 1 << 18  # numbers standardised at a time on a CPU: what fits its second-level cache
+_SERIAL = 32_767  # so many numbers at a time stay below the size from which torch uses threads
 
 
 def picture_axes(shape: tuple[int, ...], layout: str = "auto") -> tuple[bool, int | None]:
@@ -94,27 +94,28 @@ def moments(pixels: Shaped[ndarray, "Y X C"]) -> Float[ndarray, "4 C"]:
 
 
 def standardise(
-    data: Shaped[Tensor, "*batch Y X C"], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
-) -> Float[Tensor, "*batch Y X C"]:
+    data: Shaped[Tensor, "*rows X C"], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
+) -> Float[Tensor, "*rows X C"]:
     """(x - mean) / std of every channel, reckoned in float32 and rounded once to ``dtype``.
 
-    On a CPU a few pictures at a time, so that the float32 values stay in cache, and with mean and spread repeated along
-    the row, so that the innermost loop is long: (B, 3) broadcast over C = 3 costs ten times as much.
+    Mean and spread are repeated along a row, so that the innermost loop is long: broadcasting over C = 3 costs ten
+    times as much. On a CPU it is done a few rows at a time: the float32 values stay in cache, and torch starts no threads,
+    which on cores that loader workers keep busy cost more than they bring.
     The result is always new memory: the first layer keeps it for its gradient, so no buffer can be used again.
     """
-    *_, height, width, channels = data.shape
-    rows = data.reshape(-1, height, width * channels)
+    *_, width, channels = data.shape
+    rows = data.reshape(-1, width * channels)
     shift, scale = (_along_a_row(tuple(each), width, data.device) for each in (mean, std))
     if data.device.type != "cpu":
         return rows.to(torch.float32).sub_(shift).div_(scale).to(dtype).view(data.shape)
     out = torch.empty(rows.shape, dtype=dtype)
-    few = max(1, _CHUNK // max(1, rows[0].numel())) if len(rows) else 1
-    scratch = torch.empty((min(few, len(rows)), *rows.shape[1:]), dtype=torch.float32)
-    for start in range(0, len(rows), few):
-        part = scratch[: min(few, len(rows) - start)] if dtype != torch.float32 else out[start : start + few]
-        part.copy_(rows[start : start + few]).sub_(shift).div_(scale)
-        if dtype != torch.float32:
-            out[start : start + few].copy_(part)
+    few = max(1, _SERIAL // rows.shape[1])
+    scratch = torch.empty((few, rows.shape[1]), dtype=torch.float32)
+    for source, target in zip(rows.split(few), out.split(few), strict=True):
+        values = target if dtype == torch.float32 else scratch[: len(source)]
+        values.copy_(source).sub_(shift).div_(scale)
+        if values is not target:
+            target.copy_(values)
     return out.view(data.shape)
 
 
