@@ -59,9 +59,9 @@ class Modality:
         for group in views[0].streams:
             streams[group] = Stream(
                 _stack([one.streams[group] for one in views]),
-                valid=_stack_if_any([one.valid.get(group) for one in views]),
-                observed=_stack_if_any([one.observed.get(group) for one in views]),
-                hidden=_stack_if_any([one.hidden.get(group) for one in views]),
+                valid=_stack_masks([one.valid.get(group) for one in views], absent=True),
+                observed=_stack_masks([one.observed.get(group) for one in views], absent=True),
+                hidden=_stack_masks([one.hidden.get(group) for one in views], absent=False),
                 drawn={key: _stack([one.drawn[group][key] for one in views]) for key in views[0].drawn.get(group, {})},
             )
         target = None if views[0].target is None else torch.as_tensor(np.asarray([one.target for one in views]))
@@ -103,6 +103,7 @@ def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(arrays))
 
 
-def _stack_if_any(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
-    present = [array for array in arrays if array is not None]
-    return _stack(present) if len(present) == len(arrays) and present else None
+def _stack_masks(masks: Sequence[np.ndarray | None], *, absent: bool) -> Tensor | None:
+    """None where no sample has the mask; a sample without one among others that have is ``absent`` everywhere."""
+    known = next((mask for mask in masks if mask is not None), None)
+    return None if known is None else _stack([np.full_like(known, absent) if mask is None else mask for mask in masks])

@@ -206,9 +206,8 @@ class Series(Modality):
         return data.float() * std + mean
 
     def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(
-            torch.tensor(each, dtype=torch.float32, device=like.device)[:, None] for each in (self.mean, self.std)
-        )
+        both = torch.tensor([self.mean, self.std], dtype=torch.float32, device=like.device)[:, :, None]
+        return both[0], both[1]
 
     # --- for people, and the record ----------------------------------------------------------------------------------
 

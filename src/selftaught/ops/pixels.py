@@ -99,8 +99,8 @@ def standardise(
     """(x - mean) / std of every channel, reckoned in float32 and rounded once to ``dtype``.
 
     Mean and spread are repeated along a row, so that the innermost loop is long: broadcasting over C = 3 costs ten
-    times as much. On a CPU it is done a few rows at a time: the float32 values stay in cache, and torch starts no threads,
-    which on cores that loader workers keep busy cost more than they bring.
+    times as much. On a CPU it is done a few rows at a time: the float32 values stay in cache, and torch starts no
+    threads, which on cores that loader workers keep busy cost more than they bring.
     The result is always new memory: the first layer keeps it for its gradient, so no buffer can be used again.
     """
     *_, width, channels = data.shape
