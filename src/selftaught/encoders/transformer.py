@@ -119,8 +119,9 @@ class Transformer(Encoder):
         rope = getattr(self.net, "rope", None)
         if rope is None:
             return None
-        made_for_grid = tuple(grid) == tuple(self.net.patch_embed.grid_size) and hasattr(rope, "feat_shape")
-        table = rope.get_embed() if made_for_grid else rope.get_embed(shape=list(grid))
+        cached = getattr(rope, "feat_shape", None)
+        same = cached is not None and tuple(cached) == tuple(grid)
+        table = rope.get_embed() if same else rope.get_embed(shape=list(grid))
         if position.stride(0) == 0:  # all samples have the same tokens
             return table.index_select(-2, position[0])
         if table.ndim == 2:

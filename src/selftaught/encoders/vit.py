@@ -82,17 +82,32 @@ def make(
     dim, depth, heads = dim or size[0], depth or size[1], heads or size[2]
     space = tuple(shape[1:])
     _check(name, shape, pool=pool, class_token=class_token, dim=dim, heads=heads)
+    if pretrained and (len(space) != 2 or (dim, depth, heads) != size or registers or not class_token):
+        raise EncoderError(
+            must_be("pretrained", name, "False unless it is timm's model of that name, on pictures", True)
+        )
     patches = default_patch(space) if patch is None else _per_axis(name, patch, len(space))
     net = VisionTransformer(
         img_size=space, patch_size=patches, in_chans=shape[0], num_classes=0,  # type: ignore[arg-type]
         embed_dim=dim, depth=depth, num_heads=heads, class_token=class_token, reg_tokens=registers,
         global_pool="token" if pool == "first" else "avg", fc_norm=False, drop_path_rate=drop_path, embed_layer=Patches,
     )  # fmt: skip
+    if pretrained:
+        net.load_state_dict(_published(name, shape, patches))
     options = {
         "patch": list(patches), "pool": pool, "attend": attend, "class_token": class_token, "registers": registers,
         "dim": dim, "depth": depth, "heads": heads, "drop_path": drop_path,
     }  # fmt: skip
     return Transformer(name, shape, net, options=options, pooling=pool, attend=attend)
+
+
+def _published(name: str, shape: Sequence[int], patch: Sequence[int]) -> dict[str, Tensor]:
+    """timm's weights of the same model, its patches and positions resampled to ours."""
+    from selftaught.encoders import hub
+
+    whole = [-(-size // step) * step for size, step in zip(shape[1:], patch, strict=True)]
+    twin = hub.make(f"{name}_patch16_224", (shape[0], *whole), pretrained=True, patch_size=tuple(patch))
+    return twin.net.state_dict()  # type: ignore[union-attr]
 
 
 def default_patch(space: Sequence[int]) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def keep(tokens: Tokens, hidden: Bool[Tensor, "B N"]) -> Tokens:
     return dataclasses.replace(tokens, values=values, position=tokens.position.gather(1, order), valid=valid)
 
 
-def put_back(kept: Tokens, fill: Float[Tensor, D] | Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+def put_back(kept: Tokens, fill: Float[Tensor, " D"] | Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
     """All cells of the grid: ``kept`` at their positions, ``fill`` (the mask vector, or a whole grid) elsewhere."""
     batch, _, dim = kept.values.shape
     cells = math.prod(kept.grid)
@@ -66,7 +66,7 @@ def enlarge(cells: Bool[Tensor, "B N"], grid: Sequence[int], finer: Sequence[int
     return mask.flatten(1)
 
 
-def shrink(valid: Bool[Tensor, B * space], grid: Sequence[int]) -> Bool[Tensor, "B N"]:
+def shrink(valid: Bool[Tensor, "B ..."], grid: Sequence[int]) -> Bool[Tensor, "B N"]:
     """Which cells of ``grid`` hold anything valid: a cell of padding alone is padding."""
     mask = valid
     for axis, few in enumerate(grid, start=1):
@@ -77,7 +77,7 @@ def shrink(valid: Bool[Tensor, B * space], grid: Sequence[int]) -> Bool[Tensor, 
     return mask.flatten(1)
 
 
-def _under(few: int, many: int, device: torch.device) -> Int[Tensor, many]:
+def _under(few: int, many: int, device: torch.device) -> Int[Tensor, " many"]:
     """For each of ``many`` cells along an axis, the coarse cell it lies under."""
     stride = -(-many // few)
     index = torch.arange(many, device=device)
