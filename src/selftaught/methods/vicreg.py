@@ -3,8 +3,8 @@
 Bardes, Ponce & LeCun 2022, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", eq. 6.
 It needs no negatives, no teacher and no large batch: what prevents the collapse is in the loss, term by term.
 
-Where we depart, and why: the expander is 1,024 wide (the paper: 8,192 for ResNet-50 on ImageNet), which costs little on a
-laptop; the terms' constants are those of the paper's code, to which its weights belong (see ``ops.losses.vicreg_terms``).
+Where we depart, and why: the expander is 1,024 wide (the paper: 8,192 for ResNet-50 on ImageNet), which costs little on
+a laptop; the terms' constants are those of the paper's code, to which its weights belong (``ops.losses.vicreg_terms``).
 The statistics are those of the global batch: every rank computes the same loss of the gathered samples.
 
 Costs: three linear layers and D x D covariances per view, D the expander's width.

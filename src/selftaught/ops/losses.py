@@ -40,8 +40,9 @@ def vicreg_terms(z: Float[Tensor, "B V D"], *, eps: float = 1e-4) -> dict[str, T
     """Invariance, variance and covariance of the whole batch's embeddings (Bardes et al. 2022, eq. 1 to 5).
 
     ``invariance``: squared distance between two views of a sample, mean over D, samples and pairs of views.
-    ``variance``: max(0, 1 - sqrt(var + eps)), mean over D and views. ``covariance``: squared off-diagonal entries of the
-    covariance matrix divided by D, summed over views. Unweighted, each in [0, inf).
+    ``variance``: max(0, 1 - sqrt(var + eps)), mean over D and views.
+    ``covariance``: squared off-diagonal entries of the covariance matrix divided by D, summed over views.
+    Unweighted, each in [0, inf).
 
     The paper's text and its code differ by constants: eq. 5 sums where the code takes the mean over D in the invariance
     and over the two views in the variance. The published weights (25, 25, 1) belong to the code, so we follow it.

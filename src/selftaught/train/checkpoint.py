@@ -47,7 +47,7 @@ class Store:
         self.keep = keep
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, step: int) -> None:
-        """Writes one checkpoint and removes all but the last ``keep``. Raises CheckpointError; older ones then stand."""
+        """Writes one checkpoint and removes all but the last ``keep``. On CheckpointError older ones still stand."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clean()
@@ -59,7 +59,7 @@ class Store:
                 self._clean()
             raise CheckpointError(
                 f"The checkpoint of step {step} cannot be written to {str(self.folder)!r}: {error}",
-                hint="The last good checkpoint stands. Make room or grant permission, then start the same command again.",
+                hint="The last good checkpoint stands. Make room or grant permission, then start it again.",
             ) from error
 
     def steps(self) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class LARS(torch.optim.Optimizer):
-    """``momentum`` in [0, 1); ``trust`` is the paper's eta: the share of a tensor's norm that one step at lr 1 moves."""
+    """``momentum`` in [0, 1); ``trust``, the paper's eta: share of a tensor's norm that one step at lr 1 moves."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class LARS(torch.optim.Optimizer):
         return loss
 
     def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
         change = parameter.grad.add(parameter, alpha=group["weight_decay"])
         if parameter.ndim > 1:
             change = change * _trust_ratio(parameter, change, group["trust"])

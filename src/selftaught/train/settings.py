@@ -15,7 +15,9 @@ class Settings:
     batch_size: int  # samples per optimiser step, over all ranks and micro-batches
     steps: int | None = None  # optimiser steps of the whole run
     minutes: float | None = None  # wall clock; turned into steps before step 0 and never changed
-    steps_per_epoch: int = 1  # floor(samples / batch_size)
+    spent: float = 0.0  # seconds of ``minutes`` that are gone already (start-up, scanning the data)
+    reserve: float = 0.0  # seconds of ``minutes`` that what comes after the training will need
+    steps_per_epoch: int | None = None  # floor(samples / batch_size); None = the run is one epoch
     seed: int = 0
     accumulate: int = 1  # micro-batches per step and rank
     optimiser: Recipe = field(default_factory=Recipe)
@@ -29,7 +31,7 @@ class Settings:
             ("steps", self.steps is None or self.steps >= 1, "an int in [1, inf)"),
             ("minutes", self.minutes is None or self.minutes > 0, "a float in (0, inf)"),
             ("accumulate", 1 <= self.accumulate <= self.batch_size, f"an int in [1, batch_size={self.batch_size}]"),
-            ("steps_per_epoch", self.steps_per_epoch >= 1, "an int in [1, inf)"),
+            ("steps_per_epoch", self.steps_per_epoch is None or self.steps_per_epoch >= 1, "an int in [1, inf)"),
             ("save_every", self.save_every is None or self.save_every >= 0, "a float in [0, inf)"),
         ):
             if not fine:

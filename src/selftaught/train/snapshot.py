@@ -1,8 +1,8 @@
 """Everything that decides how a training goes on, as named tensors and plain facts, and back.
 
 Tensors: the task's parameters and buffers (teachers, queues and targets are buffers of their method), and the
-optimiser's state as ``<parameter>::<key>``. Facts: the step, the groups of the optimiser, the callbacks' state, and what
-bits depend on: threads, instruction set, versions.
+optimiser's state as ``<parameter>::<key>``. Facts: the step, the groups of the optimiser, the callbacks' state, and
+what bits depend on: threads, instruction set, versions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.errors import CheckpointError
+from selftaught.nn import batchwise
 
 MARK = "::"
 _TUPLES = ("betas",)  # JSON has no tuples, and optimisers compare and unpack these
@@ -62,7 +63,7 @@ def restore_groups(groups: Iterable[Mapping[str, Any]], optimiser: torch.optim.O
         group.update({key: tuple(value) if key in _TUPLES else value for key, value in saved.items()})
 
 
-def surroundings(task: nn.Module, optimiser: torch.optim.Optimizer, *, world: int) -> dict[str, Any]:
+def surroundings(task: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """What the bits of a result depend on besides (seed, t)."""
     device = next((parameter.device.type for parameter in task.parameters()), "cpu")
     return {
@@ -71,7 +72,7 @@ def surroundings(task: nn.Module, optimiser: torch.optim.Optimizer, *, world: in
         "torch": torch.__version__,
         "device": device,
         "optimiser": type(optimiser).__name__,
-        "world": world,
+        "world": batchwise.world(),
     }
 
 

@@ -24,7 +24,7 @@ class Normalise(Protocol):
 class Share:
     """A batch on its way into the wrapped module.
 
-    Not a dataclass on purpose: Fabric casts and copies what it finds in dataclasses, and the data must arrive as stored.
+    Not a dataclass on purpose: Fabric casts and copies what is in dataclasses, and the data must arrive as stored.
     """
 
     __slots__ = ("batch", "clock")

@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import Ranks
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Ranks]:
+    """``ranks(function, world, *arguments)`` runs a module-level function on gloo processes; see tests/ranks.py."""
+    pool = Ranks()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: ``SELFTAUGHT_DATA``, or ``shared/data`` beside the repository; skips where absent."""
+    folder = Path(os.environ.get("SELFTAUGHT_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"needs real data in SELFTAUGHT_DATA; {folder} is not there")
+    return folder
