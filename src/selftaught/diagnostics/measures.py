@@ -67,7 +67,7 @@ def alignment(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"], *, power: float 
 
 
 def uniformity(z: Float[Tensor, "N D"], *, t: float = 2.0) -> float:
-    """log of the mean Gaussian potential exp(-t |u - v|^2) over pairs on the unit sphere; 0 = all the same, low is good.
+    """log of the mean Gaussian potential exp(-t |u - v|^2) over pairs on the unit sphere; 0 = all the same, low = good.
 
     About ``-2 t`` for points spread evenly over a sphere of many dimensions. Needs N >= 2.
     """
@@ -95,7 +95,7 @@ def variation(z: Float[Tensor, "N D"]) -> float:
 def knn_accuracy(
     z: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, k: int = 20, temperature: float = 0.07
 ) -> float:
-    """Leave-one-out accuracy of the temperature-weighted kNN vote (Wu et al. 2018), in [0, 1]; label -1 = unlabelled."""
+    """Leave-one-out accuracy of the temperature-weighted kNN vote (Wu et al. 2018), in [0, 1]; label -1 = no label."""
     known = labels >= 0
     unit, labels = F.normalize(_wide(z[known]), dim=1), labels[known]
     if len(labels) < 2:

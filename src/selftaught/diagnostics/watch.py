@@ -53,7 +53,7 @@ def plan_checks(steps: int, steps_per_epoch: int, cost: float) -> list[int]:
 
 
 def peeks_at(step: int) -> bool:
-    """Whether to peek after ``step`` finished steps: each fifth at first, where things go wrong, later each fiftieth."""
+    """Whether to peek after ``step`` finished steps: every fifth at first, where things go wrong, later every 50th."""
     return step % (5 if step <= 300 else 50) == 0
 
 
@@ -79,13 +79,15 @@ class Watch:
         held_out: bool = True,
         say: Callable[[Verdict], None] | None = None,
     ) -> None:
-        self.plain, self.paired, self.path, self.held_out = plain, paired, path and Path(path), held_out
+        self.plain, self.paired, self.held_out = plain, paired, held_out
+        self.path = Path(path) if path else None
         self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
         self.say = say
         self.history = History()
         self.verdicts: list[Verdict] = []
         self._start: list[float] = []  # norms of the encoder's matrices at step 0
         self._planned: set[int] = set()
+        self._loss: float | None = None  # of the last row that was written
 
     # -- what the loop calls ------------------------------------------------------------------------------------------
 
@@ -97,17 +99,22 @@ class Watch:
         if not self.history.checks:
             self._start = _norms(_encoder(state.task))
             self._check(state, 0)
+            self.write()
 
     def on_step(self, state: Any, row: dict[str, Any]) -> None:
         """Peeks and checks that are due after this step; health columns go into a ``row`` that is written anyway."""
         step = state.clock.step + 1
+        self._loss = row.get("loss", self._loss)  # rows are filled on some steps only: keep the last one's
         if state.fabric.global_rank != 0 or not (peeks_at(step) or step in self._planned):
             return
         if peeks_at(step):
-            self.history.peeks.append(self._peek(state, step, row))
+            self.history.peeks.append(self._peek(state, step))
         if step in self._planned:
             self._check(state, step)
+        before = len(self.verdicts)
         self._judge(state)
+        if step in self._planned or len(self.verdicts) != before:
+            self.write()
         if row and step in self._planned:
             row.update(self.columns())
 
@@ -134,14 +141,14 @@ class Watch:
         peeks = [dataclasses.astuple(peek) for peek in self.history.peeks]
         verdicts = [dataclasses.asdict(verdict) for verdict in self.verdicts]
         kept = {"dim": self.history.dim, "samples": self.history.samples, "checks": self.history.checks}
-        return {**kept, "peeks": peeks, "verdicts": verdicts, "start": self._start}
+        return {**kept, "peeks": peeks, "verdicts": verdicts, "start": self._start, "loss": self._loss}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The counterpart of ``state``."""
         peeks = [Peek(*values) for values in state["peeks"]]
         self.history = History(state["dim"], state["samples"], list(state["checks"]), peeks)
         self.verdicts = [Verdict(**fields) for fields in state["verdicts"]]
-        self._start = list(state["start"])
+        self._start, self._loss = list(state["start"]), state["loss"]
 
     # -- what it sees -------------------------------------------------------------------------------------------------
 
@@ -197,42 +204,42 @@ class Watch:
 
     def _check(self, state: Any, step: int) -> None:
         self.history.checks.append({"step": step, "seconds": round(state.seconds, 3), **self.measure(state)})
-        self.write()
 
-    def _peek(self, state: Any, step: int, row: Mapping[str, Any]) -> Peek:
+    def _peek(self, state: Any, step: int) -> Peek:
         growth = [
             now / start for now, start in zip(_norms(_encoder(state.task)), self._start, strict=True) if start > 0
         ]
         z = _compared(state.outputs)
-        loss = row.get("loss")
         return Peek(
             step,
             float(np.median(growth)) if growth else 1.0,
             None if z is None else float(z.std(dim=0).mean()),
             None if z is None else measures.variation(z),
-            None if loss is None else float(loss),
+            None if self._loss is None else float(self._loss),
         )
 
     def _judge(self, state: Any) -> None:
-        """Appends what is new: another finding, or health again."""
+        """Appends what is new: another finding, or health again. A lasting "healthy" is kept up to date."""
         current = judge(self.history)
-        open_now = {(verdict.name, verdict.level) for verdict in current}
+        if current[0].level == "ok":
+            if self.verdicts and self.verdicts[-1].level == "ok":
+                self.verdicts.pop()
+            self.verdicts.append(current[0])
         for verdict in current:
-            if (verdict.name, verdict.level) not in self._open():
+            if verdict.level != "ok" and not self._said(verdict):
                 self.verdicts.append(verdict)
-                if self.say and verdict.level != "ok":
+                if self.say:
                     self.say(verdict)
-                self.write()
-        if open_now:
-            state.words["health"] = "ok" if current[0].level == "ok" else current[0].name
+        state.words["health"] = "ok" if current[0].level == "ok" else current[0].name
 
-    def _open(self) -> set[tuple[str, str]]:
-        """Findings said since the last "ok"."""
-        said: set[tuple[str, str]] = set()
-        for verdict in self.verdicts:
-            said = {("healthy", "ok")} if verdict.level == "ok" else said - {("healthy", "ok")}
-            said.add((verdict.name, verdict.level))
-        return said
+    def _said(self, verdict: Verdict) -> bool:
+        """Whether the same was found since the run was last healthy."""
+        for before in reversed(self.verdicts):
+            if before.level == "ok":
+                return False
+            if (before.name, before.level) == (verdict.name, verdict.level):
+                return True
+        return False
 
     def _cost(self, state: Any) -> float:
         """Of one check, in training steps: forward passes against forward and backward (twice a forward)."""
@@ -261,7 +268,7 @@ def _pooled(state: Any, encoder: nn.Module, stream: Stream) -> Tensor:
 
 
 def _compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
-    """(B, D) the first views of what the method compares: its output "z", (B, V, D) or (B, D). None where it has none."""
+    """(B, D) first views of what the method compares: its output "z", (B, V, D) or (B, D). None where it has none."""
     z = outputs.get("z")
     if z is None or z.ndim not in (2, 3) or len(z) < 4:
         return None
@@ -270,7 +277,7 @@ def _compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
 
 def _norms(encoder: nn.Module) -> list[float]:
     matrices = [p.detach() for p in encoder.parameters() if p.ndim > 1 and p.requires_grad]
-    return torch.stack(torch._foreach_norm(matrices)).float().tolist() if matrices else []
+    return torch.stack([matrix.float().norm() for matrix in matrices]).tolist() if matrices else []
 
 
 def _plain(value: float) -> float | None:

@@ -21,10 +21,14 @@ def extract(
     batches: Iterable[Batch],
     normalise: Normalise,
     *,
+    rows: int | None = None,
     device: torch.device | str = "cpu",
     precision: str = "32",
 ) -> Float[np.ndarray, "N D"]:
     """Pooled features of plain batches, in the order given; float32.
+
+    With ``rows=N`` the result has N rows, each at its ``batch.p`` (its place among the samples asked for), and nan for
+    those that did not come because they cannot be read; ``evaluate`` leaves such rows out and says so.
 
     The encoder runs in eval mode without gradients, so no running statistic moves; each module's mode is put back.
     ``precision`` is "32", "bf16" or "16" (autocast of the forward pass). Several views per sample are averaged.
@@ -32,24 +36,41 @@ def extract(
     dtype = DTYPES[precision]
     device = torch.device(device)
     autocast = torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)
-    rows = []
+    parts, places = [], []
     with evaluating(encoder), torch.inference_mode(), autocast:
         for batch in batches:
-            rows.append(pooled(encoder, normalise(batch["plain"].data.to(device))).float().cpu().numpy())
-    return np.concatenate(rows) if rows else np.empty((0, getattr(encoder, "dim", 0)), np.float32)
+            parts.append(pooled(encoder, normalise(batch["plain"].data.to(device))).float().cpu().numpy())
+            places.append(batch.p.numpy())
+    return _placed(parts, places, rows, getattr(encoder, "dim", 0))
 
 
-def extract_raw(raw: Callable[[Batch], Tensor], batches: Iterable[Batch]) -> Float[np.ndarray, "N D"]:
-    """The control without an encoder: ``modality.raw`` of each batch, in order; float32."""
-    return np.concatenate([raw(batch).float().cpu().numpy() for batch in batches])
+def extract_raw(
+    raw: Callable[[Batch], Tensor], batches: Iterable[Batch], *, rows: int | None = None
+) -> Float[np.ndarray, "N D"]:
+    """The control without an encoder: ``modality.raw`` of each batch; float32, placed as by ``extract``."""
+    parts, places = [], []
+    for batch in batches:
+        parts.append(raw(batch).float().cpu().numpy())
+        places.append(batch.p.numpy())
+    return _placed(parts, places, rows, 0)
+
+
+def _placed(parts: list[np.ndarray], places: list[np.ndarray], rows: int | None, dim: int) -> np.ndarray:
+    found = np.concatenate(parts) if parts else np.empty((0, dim), np.float32)
+    if rows is None:
+        return found
+    made = np.full((rows, found.shape[1]), np.nan, np.float32)
+    if places:
+        made[np.concatenate(places)] = found
+    return made
 
 
 def calibrate(encoder: nn.Module, batches: Iterable[Batch], normalise: Normalise) -> int:
-    """Sets batch norm's running statistics to the mean over ``batches``; no weight moves. Returns how many norms it set.
+    """Sets batch norm's running statistics to the mean over ``batches``; no weight moves. Returns how many it set.
 
-    An untrained convnet has mean 0 and variance 1 there, which says nothing of the data: layer by layer its features drift,
-    and the control "random" would lose for a reason that no label and no gradient is needed to mend. So the control gets
-    the statistics of the unlabelled training samples, which is the stronger, and so the fairer, opponent.
+    An untrained convnet has mean 0 and variance 1 there, which says nothing of the data: layer by layer its features
+    drift, and the control "random" would lose for a reason that takes no label and no gradient to mend. So the control
+    gets the statistics of the unlabelled training samples, which is the stronger, and so the fairer, opponent.
     """
     norms = [module for module in encoder.modules() if getattr(module, "running_mean", None) is not None]
     before = [getattr(norm, "momentum", None) for norm in norms]
@@ -79,7 +100,7 @@ def pooled(encoder: nn.Module, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every sub-module has the mode it had (a frozen part in a training encoder stays so)."""
+    """Eval mode inside; afterwards every part has the mode it had (a frozen part of a training encoder stays so)."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

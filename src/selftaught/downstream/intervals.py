@@ -1,17 +1,19 @@
 """How sure a mean over few seeds is, when all seeds are tested on the same few samples.
 
-Two things vary: the seed (which labels were drawn, which weights were started from) and the test samples. Averaging over
-seeds does nothing about the second, so a t-interval over three seeds on one test set is too narrow. Readers who all read
-the same cases pose the same problem in radiology; we use its standard answer, per difference of two treatments:
+Two things vary: the seed (which labels were drawn, which weights were started from) and the test samples. Averaging
+over seeds does nothing about the second, so a t-interval over three seeds on one test set is too narrow. Readers who
+all read the same cases pose the same problem in radiology; we use its standard answer, for a difference of treatments:
 
     variance = MS / S + max(0, Cov),        degrees of freedom = (S - 1) ((MS / S + max(0, Cov)) / (MS / S)) ** 2
 
-with MS the variance over the S seeds and Cov the covariance of two seeds that comes from sharing test samples, estimated
-by a jackknife over blocks of samples. Obuchowski, Rockette, Communications in Statistics 24, 1995; the degrees of freedom
-are Hillis, Statistics in Medicine 26, 2007, equation 16 (our MS / S + Cov is his, divided through). Differences are paired by (split, seed).
+with MS the variance over the S seeds and Cov the covariance of two seeds that comes from sharing test samples,
+estimated by a jackknife over blocks of samples. Obuchowski & Rockette, "Hypothesis testing of diagnostic accuracy for
+multiple readers and multiple tests", Communications in Statistics 24, 1995; the degrees of freedom are those of Hillis,
+"A comparison of denominator degrees of freedom methods for multiple observer ROC analysis", Statistics in Medicine 26,
+2007. Differences are paired by (split, seed).
 
 The interval speaks of new draws of the budget from this training pool and of new test samples of the same kind.
-With splits drawn anew per seed the test sets overlap in part; the blocks are of samples, so that the covariance sees exactly that.
+With splits drawn anew per seed the test sets overlap in part; the blocks are of samples, so the covariance sees that.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Interval(NamedTuple):
 
 
 def block_of(rows: np.ndarray, blocks: int = BLOCKS) -> np.ndarray:
-    """Which block each sample belongs to, whatever the split: a fixed scramble, so that sorted classes spread evenly."""
+    """Which block each sample belongs to, whatever the split: a fixed scramble, so sorted classes spread evenly."""
     mixed = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     return ((mixed >> np.uint64(33)) % np.uint64(blocks)).astype(np.int64)
 

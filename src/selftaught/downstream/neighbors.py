@@ -26,7 +26,7 @@ def knn_predict(
 ) -> Float[np.ndarray, "M K"]:
     """Class shares of the weighted vote, (M, K), rows sum to 1. With fewer than ``k`` labelled samples all vote."""
     index, similarity = search(train, test, k=k)
-    # Softmax over the k: the common factor exp(nearest / temperature) cancels, and nothing overflows at small temperatures.
+    # Softmax over the k: a common factor cancels, and nothing overflows at small temperatures.
     weight = torch.softmax(torch.from_numpy(similarity).double() / temperature, dim=1)
     votes = torch.zeros(len(test), classes, dtype=torch.float64)
     votes.scatter_add_(1, torch.from_numpy(np.asarray(target, np.int64)[index]), weight)

@@ -1,7 +1,7 @@
 """Which samples are labelled, and which are tested on.
 
-The test is stratified by class and never shares a group (patient, speaker) with the training part. The labelled budget is
-then drawn from the training part, one draw per seed. A budget larger than a class is met as far as it goes, and said.
+The test is stratified by class and never shares a group (patient, speaker) with the training part. The labelled
+budget is then drawn from the training part, one draw per seed. A budget larger than a class is met as far as it goes, and said.
 """
 
 from __future__ import annotations
@@ -135,9 +135,10 @@ def folds(
 
 
 def _k_fold(target: np.ndarray, count: int, group: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    grouped = group is not None and len(np.unique(group)) < len(target)
-    if grouped and len(np.unique(group)) < count:
+    groups = len(target) if group is None else len(np.unique(group))
+    if groups < count:
         return []
+    grouped = groups < len(target)
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     with (
         warnings.catch_warnings()
@@ -245,7 +246,8 @@ def _shortage(budget: Budget, counts: np.ndarray, want: np.ndarray) -> tuple[str
     notes = []
     if (short := int((want > counts).sum())) or want.sum() > counts.sum():
         notes.append(
-            f"Budget {budget.text}: {short} of {len(counts)} classes have fewer labels (the smallest {counts.min()}); all of theirs are used."
+            f"Budget {budget.text}: {short} of {len(counts)} classes have fewer labels (the smallest {counts.min()}); "
+            "all of theirs are used."
         )
     if budget.kind in ("total", "share") and want.sum() > max(
         1, round(budget.amount * (counts.sum() if budget.kind == "share" else 1))
