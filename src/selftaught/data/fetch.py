@@ -28,7 +28,10 @@ class Answer(NamedTuple):
 
 @dataclass
 class Samples:
-    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say."""
+    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say.
+
+    ``companions`` of ``views`` are other samples, drawn by key; no method asks for any yet.
+    """
 
     index: Index
     modality: Modality
@@ -57,7 +60,6 @@ class Training:
     seed: int
     rank: int = 0
     world: int = 1
-    companions: int = 0  # how many other samples, drawn by key, each sample's views get to see
     _keys: dict[str, Keyed] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, t: int) -> Answer:
@@ -70,20 +72,14 @@ class Training:
         return self.samples.modality.collate([views for _, views in made], used, positions), len(rows)
 
     def _one(self, i: int, p: int, bad: list[tuple[str, str]]) -> tuple[int, Views]:
-        """(row, views) of position ``p``; where row ``i`` is unreadable, of the first readable one of a keyed sequence."""
+        """(row, views) of position ``p``; if row ``i`` is unreadable, of the first readable of a keyed sequence."""
         for attempt in range(TRIES):
             try:
-                return i, self.samples.views(i, self._keyed("")(p), self._companions(p))
+                return i, self.samples.views(i, self._keyed("")(p))
             except (UnreadableError, OSError) as error:
                 bad.append((self.samples.index.name(i), _reason(error)))
                 i = int(self._keyed("/replace")(p).integers(0, self.order.count, TRIES)[attempt])
         raise QuarantineError(f"{TRIES} samples in a row cannot be read, the last {bad[-1][0]!r}: {bad[-1][1]}.")
-
-    def _companions(self, p: int) -> list[Sample]:
-        if not self.companions:
-            return []
-        rows = self._keyed("/companions")(p).integers(0, self.order.count, self.companions)
-        return [self.samples.read(int(i)) for i in rows]
 
     def _keyed(self, what: str) -> Keyed:
         if what not in self._keys:

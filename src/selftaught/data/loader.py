@@ -11,6 +11,7 @@ import atexit
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class _Feed:
         )
         self._answers: Iterator[Answer] | None = None
         self._closed = False
+        self._at_exit = partial(_close_at_exit, weakref.ref(self))
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -93,7 +95,7 @@ class _Feed:
         if self._answers is None:
             self._answers = processes.start(self._loader)
             # before multiprocessing's own exit handler, which terminates and joins: our workers ignore SIGTERM
-            atexit.register(_close_at_exit, weakref.ref(self))
+            atexit.register(self._at_exit)
         return self._answers
 
     def _note(self, answer: Answer) -> None:
@@ -117,6 +119,7 @@ class _Feed:
         """Ends the workers. Called at the end, on errors and at exit; safe to call again."""
         self._closed = True
         self._answers = None  # torch's iterator tells its workers to end when it is dropped
+        atexit.unregister(self._at_exit)
 
     def __enter__(self):
         return self
@@ -148,7 +151,6 @@ class Loader(_Feed):
         stop: int | None = None,
         seed: int | None = None,
         targets: np.ndarray | Sequence[Any] | None = None,
-        companions: int = 0,
         unreadable: list[tuple[str, str]] | None = None,
         accept_unreadable: bool = False,
         prefetch: int = 2,
@@ -161,7 +163,7 @@ class Loader(_Feed):
                 )
             )
         samples = Samples(index, modality, plan, targets)
-        data = Training(samples, order, order.seed if seed is None else seed, rank, world, companions)
+        data = Training(samples, order, order.seed if seed is None else seed, rank, world)
         super().__init__(
             data,
             range(start, _FOREVER if stop is None else stop),
@@ -187,8 +189,8 @@ def once(
 ) -> Iterator[Batch]:
     """Plain batches of ``indices`` (None = all), each sample once, in order; the last batch may be smaller.
 
-    ``batch.index`` says which samples they are, ``batch.p`` their place in ``indices``. What is unreadable is *left out*
-    and named in ``unreadable``: a replacement would be counted as another sample's result.
+    ``batch.index`` says which samples they are, ``batch.p`` their place in ``indices``. What is unreadable is left
+    *out* and named in ``unreadable``: a replacement would be counted as another sample's result.
     """
     rows = np.arange(len(index), dtype=np.int64) if indices is None else np.asarray(indices, np.int64)
     data = Evaluation(Samples(index, modality, None, targets), rows, batch_size)
@@ -210,7 +212,7 @@ def once(
 _FOREVER = 2**40  # a length that a sampler can state; a run of a microsecond a step would last twelve days
 
 
-def _as_it_is(answer: Answer) -> tuple:
+def _as_it_is(answer: Any) -> tuple:
     return tuple(answer)
 
 

@@ -66,6 +66,6 @@ def explain(error: RuntimeError) -> WorkerError | None:
     text = str(error)
     if "DataLoader worker" not in text or not ("exited unexpectedly" in text or "killed by signal" in text):
         return None
-    pids = ", ".join(re.findall(r"\d+", text.split("pid", 1)[-1].split(")", 2)[1 if "pid(s)" in text else 0]))
+    found = re.search(r"pid(?:\(s\))? ([\d, ]+)", text)
     hint = "Most often the machine ran out of memory: try fewer --workers or a smaller --batch-size."
-    return WorkerError(f"A loader process died (pid {pids or 'unknown'}).", hint=hint)
+    return WorkerError(f"A loader process died (pid {found[1] if found else 'unknown'}).", hint=hint)

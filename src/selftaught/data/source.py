@@ -7,7 +7,6 @@ arrays in memory, which are written once to a memory-mapped file named by their 
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.place import cache_folder
+from selftaught.data.spool import spool
 from selftaught.errors import DataError, nearest
 from selftaught.formats import arrays
 
@@ -76,6 +76,11 @@ def open_source(data: Any, extensions: frozenset[str], *, cache: str | Path | No
     if hasattr(data, "__array__"):
         return _from_memory(np.asarray(data), cache)
     raise DataError(f"The data must be a path, a list of paths or arrays. Got {type(data).__name__} instead.")
+
+
+def _from_memory(data: Any, cache: str | Path | None) -> Source:
+    folder, name, content = spool(data, cache_folder(cache) / "arrays")
+    return Source(str(folder), "arrays", (name,), content=content)
 
 
 def _is_pair(data: Any) -> bool:
@@ -212,53 +217,6 @@ def _from_manifest(path: str) -> Source:
         message = f"None of the {len(paths):,} paths in {os.path.basename(path)} exists, for one {paths[0]!r}."
         raise DataError(message, hint="Paths are relative to the folder that holds the CSV file.")
     return Source(root, "manifest", paths, columns)
-
-
-# --- Arrays in memory ---------------------------------------------------------------------------------------------
-
-
-def _from_memory(data: Any, cache: str | Path | None) -> Source:
-    """Writes the arrays below the cache once; their names are the digest of what they hold."""
-    named = _named(data)
-    digest = hashlib.sha256()
-    for name, array in named.items():
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
-    content = digest.hexdigest()
-    folder = cache_folder(cache) / "arrays"
-    for name, array in named.items():
-        _spool(folder / (f"{content[:32]}.npy" if name == "x" else f"{content[:32]}.{name}.npy"), array)
-    return Source(str(folder), "arrays", (f"{content[:32]}.npy",), content=content)
-
-
-def _named(data: Any) -> dict[str, np.ndarray]:
-    pairs = data if isinstance(data, Mapping) else dict(zip("xy", data if isinstance(data, tuple) else (data,)))  # noqa: B905
-    named = {str(name): np.asarray(array) for name, array in pairs.items()}
-    if "x" not in named:
-        raise DataError("A dictionary of arrays must hold the samples as 'x'.", hint=f"It holds: {', '.join(named)}.")
-    for name, array in named.items():
-        if array.dtype.hasobject:
-            raise DataError(f"The array {name!r} holds Python objects; numbers or strings of one type can be used.")
-        if array.ndim == 0 or len(array) != len(named["x"]):
-            rows = len(array) if array.ndim else "no"
-            raise DataError(f"The array {name!r} has {rows} rows, 'x' has {len(named['x'])}.")
-    if not len(named["x"]):
-        raise DataError("The array of samples is empty.")
-    return named
-
-
-def _spool(path: Path, array: np.ndarray) -> None:
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise DataError(f"The arrays cannot be written to {str(path.parent)!r}: {error.strerror}.") from None
 
 
 def _join(extensions: frozenset[str]) -> str:

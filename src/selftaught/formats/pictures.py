@@ -124,10 +124,9 @@ def _harmless(message: str, data: bytes) -> bool:
 
 def _decode_other(picture: Picture) -> np.ndarray:
     heads.check_complete(picture.data, picture.head)
-    pixels = _pixels(picture)
-    alpha = _has_alpha(pixels, picture.head)
-    if alpha:
-        pixels = _onto_white(pixels[..., :-1], pixels[..., -1:])
+    pixels, premultiplied = _pixels(picture)
+    if pixels.shape[-1] == 4 and picture.head.channels in (1, 3) or picture.head.alpha and pixels.shape[-1] == 2:
+        pixels = _onto_white(pixels[..., :-1], pixels[..., -1:], premultiplied)
     if pixels.shape[-1] == 3 and picture.head.channels == 1:
         pixels = pixels[..., :1]  # OpenCV spreads gray with alpha over three channels
     if pixels.shape != (*picture.head.size, picture.head.channels):
@@ -135,18 +134,18 @@ def _decode_other(picture: Picture) -> np.ndarray:
     return pixels
 
 
-def _pixels(picture: Picture) -> np.ndarray:
-    """(Y, X, C) with C in the order R, G, B, A, as stored."""
+def _pixels(picture: Picture) -> tuple[np.ndarray, bool]:
+    """((Y, X, C) in the order R, G, B, A, as stored; whether the colours are multiplied by alpha)."""
+    data, premultiplied = picture.data, False
     if picture.head.kind == "tiff":
-        page = tiff.read_page(picture.data)
-        if page.unusual:
-            return _guard(lambda: tiff.decode(picture.data, page), "tiff")
-    pixels = _guard(
-        lambda: cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_UNCHANGED), picture.head.kind
-    )
+        page = tiff.read_page(data)
+        if page.ours or page.unusual:
+            return _guard(lambda: tiff.decode(data, page), "tiff"), page.premultiplied
+        data, premultiplied = tiff.without_orientation(data), page.premultiplied or page.depth == 8
+    pixels = _guard(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), picture.head.kind)
     if pixels.ndim == 2:
-        return pixels[..., None]
-    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[-1] == 4 else cv2.COLOR_BGR2RGB)
+        return pixels[..., None], premultiplied
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[-1] == 4 else cv2.COLOR_BGR2RGB), premultiplied
 
 
 def _guard(decode: Any, kind: str) -> np.ndarray:
@@ -162,15 +161,11 @@ def _guard(decode: Any, kind: str) -> np.ndarray:
     return pixels
 
 
-def _has_alpha(pixels: np.ndarray, head: heads.Head) -> bool:
-    return pixels.shape[-1] == 4 and head.channels in (1, 3) or head.alpha and pixels.shape[-1] == head.channels + 1
-
-
-def _onto_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def _onto_white(pixels: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
     """Composites onto white where the picture is not opaque; opaque pixels keep their bits."""
     white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
     if (alpha == white).all():
         return np.ascontiguousarray(pixels)
     share = alpha.astype(np.float32) / white
-    mixed = pixels * share + white * (1 - share)
-    return mixed.round().astype(pixels.dtype) if pixels.dtype.kind == "u" else mixed.astype(pixels.dtype)
+    mixed = pixels * (1 if premultiplied else share) + white * (1 - share)
+    return np.clip(mixed.round(), 0, white).astype(pixels.dtype) if pixels.dtype.kind == "u" else mixed

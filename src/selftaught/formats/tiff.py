@@ -1,7 +1,8 @@
-"""TIFF directories (Exif blocks are TIFFs too), and the pixels of TIFFs with a number of channels that OpenCV refuses.
+"""TIFF directories (Exif blocks are TIFFs too), and the pixels of TIFFs that are uncompressed or deflated.
 
-OpenCV decodes 1, 3 and 4 samples a pixel. Microscopes and satellites write 2, 5 or 13, nearly always uncompressed or
-deflated, so those are read here: strips or tiles, chunky or planar, predictor 1 or 2. Only the first page is read.
+OpenCV decodes 1, 3 and 4 samples a pixel, and multiplies colours by alpha without saying so. Microscopes and satellites
+write 2, 5 or 13 channels, nearly always uncompressed or deflated, so those are read here: strips or tiles, chunky or
+planar, predictor 1 or 2. Only the first page is read.
 Sources: TIFF 6.0 (Adobe, 1992), its supplement for predictor 2, BigTIFF (AWare Systems, 2007).
 """
 
@@ -31,6 +32,8 @@ class Page:
     dtype: np.dtype
     photometric: int  # 0 white is zero, 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr
     alpha: bool
+    premultiplied: bool  # True = colours are stored times alpha
+    packed: bool  # True = several pixels a byte
     planar: bool
     compression: int
     predictor: int
@@ -48,26 +51,41 @@ class Page:
         return 8 * self.dtype.itemsize
 
     @property
+    def ours(self) -> bool:
+        """True = ``decode`` gives its pixels."""
+        codec = self.compression in _CODECS and self.predictor in (1, 2) and (self.predictor, self.depth) != (2, 32)
+        return codec and self.photometric in (0, 1, 2) and not self.packed
+
+    @property
     def unusual(self) -> bool:
-        """True = OpenCV would refuse it, or take a fourth channel for transparency."""
+        """True = OpenCV would refuse it, take a fourth channel for transparency, or drop alpha."""
         return self.photometric in (0, 1, 2) and (self.colours not in (1, 3) or (self.samples == 2 and self.alpha))
 
 
 def directory(data: bytes) -> dict[int, tuple]:
     """Tag -> values of the first directory. Raises ``struct.error`` or ``ValueError`` where it is cut short."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + count_format, data, at)
-    at += struct.calcsize(order + count_format)
-    step = 20 if big else 12
+    order, big = _layout(data)
     found = {}
-    for place in range(at, at + step * entries, step):
-        tag, kind, count = struct.unpack_from(order + entry_format, data, place)
+    for place, tag in _entries(data):
+        kind, count = struct.unpack_from(order + ("HQ" if big else "HI"), data, place + 2)
         if kind in _FORMATS:
-            found[tag] = _values(data, order, _FORMATS[kind], count, place + step - inline, inline)
+            found[tag] = _values(data, order, _FORMATS[kind], count, place + (12 if big else 8), 8 if big else 4)
     return found
+
+
+def _layout(data: bytes) -> tuple[str, bool]:
+    """(byte order for struct, whether it is a BigTIFF)."""
+    return "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, int]]:
+    """(place, tag) of every entry of the first directory."""
+    order, big = _layout(data)
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
+    first, step = at + (8 if big else 2), 20 if big else 12
+    for place in range(first, first + step * count, step):
+        yield place, struct.unpack_from(order + "H", data, place)[0]
 
 
 def _values(data: bytes, order: str, kind: str, count: int, at: int, inline: int) -> tuple:
@@ -75,6 +93,16 @@ def _values(data: bytes, order: str, kind: str, count: int, at: int, inline: int
     if struct.calcsize(layout) > inline:
         (at,) = struct.unpack_from(order + ("Q" if inline == 8 else "I"), data, at)
     return struct.unpack_from(layout, data, at)
+
+
+def without_orientation(data: bytes) -> bytes:
+    """The same file with the orientation tag renamed to one nobody reads: OpenCV undoes some orientations itself."""
+    order = "<" if data[:2] == b"II" else ">"
+    at = 0
+    for place, tag in _entries(data):
+        if tag == 274:
+            at = place
+    return data[:at] + struct.pack(order + "H", 65000) + data[at + 2 :] if at else data
 
 
 def orientation(exif: bytes) -> int:
@@ -99,6 +127,8 @@ def read_page(data: bytes) -> Page:
         dtype=_dtype(data, tags),
         photometric=tags.get(262, (1,))[0],
         alpha=any(value in (1, 2) for value in tags.get(338, ())),
+        premultiplied=1 in tags.get(338, ()),
+        packed=tags.get(258, (1,))[0] < 8,
         planar=tags.get(284, (1,))[0] == 2,
         compression=tags.get(259, (1,))[0],
         predictor=tags.get(317, (1,))[0],
@@ -117,8 +147,8 @@ def _dtype(data: bytes, tags: dict[int, tuple]) -> np.dtype:
 
 
 def decode(data: bytes, page: Page) -> np.ndarray:
-    """(Y, X, samples) in native byte order, alpha still there. For pages that OpenCV refuses."""
-    if page.compression not in _CODECS or page.predictor not in (1, 2) or (page.predictor == 2 and page.depth == 32):
+    """(Y, X, samples) in native byte order, alpha still there. ``UnreadableError`` where ``not page.ours``."""
+    if not page.ours:
         how = _COMPRESSION.get(page.compression, f"method {page.compression}")
         raise UnreadableError(
             f"a TIFF of {page.samples} channels compressed by {how}: save it uncompressed or deflated"
