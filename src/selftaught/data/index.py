@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from selftaught.data.fingerprint import fingerprint_of
-from selftaught.data.place import cache_folder
+from selftaught.data.place import cache_folder, write_atomically
 from selftaught.data.scan import Scan, cache_key, check_share, scan
 from selftaught.data.source import Source
 from selftaught.errors import DataError
@@ -48,7 +48,7 @@ def build_index(
         where, why = index.quarantine[0]
         raise DataError(f"None of the {len(index.quarantine):,} files can be read, for one {where!r}: {why}.")
     if not accept_unreadable:
-        check_share(index.quarantine, len(source.paths))
+        check_share(index.quarantine, len(source.paths), len(source.paths))
     return index
 
 
@@ -166,13 +166,8 @@ def _kind(name: str) -> pa.DataType:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    def save(temporary: str) -> None:
+        with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table.combine_chunks())
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        hint = "Set SELFTAUGHT_CACHE to a folder that can be written to."
-        raise DataError(f"The index cannot be written to {str(path.parent)!r}: {error.strerror}.", hint=hint) from None
+
+    write_atomically(path, "index", save)

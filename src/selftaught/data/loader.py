@@ -62,6 +62,7 @@ class _Feed:
             generator=torch.Generator(),  # else every start would advance the global generator, and training with it
         )
         self._answers: Iterator[Answer] | None = None
+        self._workers: Sequence[Any] = ()
         self._closed = False
         self._at_exit = partial(_close_at_exit, weakref.ref(self))
 
@@ -82,9 +83,10 @@ class _Feed:
         except StopIteration:
             self.close()
             raise
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:
+            died = processes.death(self._workers)
             self.close()
-            raise processes.explain(error) or error from None
+            raise died or error from None
         finally:
             self.last_wait = time.perf_counter() - started
             self.waited += self.last_wait
@@ -93,7 +95,7 @@ class _Feed:
         if self._closed:
             raise StopIteration
         if self._answers is None:
-            self._answers = processes.start(self._loader)
+            self._answers, self._workers = processes.start(self._loader)
             # before multiprocessing's own exit handler, which terminates and joins: our workers ignore SIGTERM
             atexit.register(self._at_exit)
         return self._answers
@@ -110,7 +112,7 @@ class _Feed:
             if answer.error is not None:
                 raise answer.error
             if not self._accept:
-                check_share(list(self._bad.items()), min(self._tried, self._count))
+                check_share(list(self._bad.items()), min(self._tried, self._count), self._count)
         except SelftaughtError:
             self.close()
             raise

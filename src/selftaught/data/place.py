@@ -1,9 +1,13 @@
-"""Where things that can be made again are kept: indexes and spooled arrays."""
+"""Where things that can be made again are kept (indexes and spooled arrays), and how they get there."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from selftaught.errors import DataError
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -13,3 +17,17 @@ def cache_folder(cache: str | Path | None = None) -> Path:
     if named := os.environ.get("SELFTAUGHT_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftaught"
+
+
+def write_atomically(path: Path, what: str, write: Callable[[str], None]) -> None:
+    """``write(temporary path)``, then a rename: nobody sees half a file. Raises ``DataError`` naming ``what``."""
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(str(unfinished))
+        os.replace(unfinished, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        hint = "Set SELFTAUGHT_CACHE to a folder that can be written to."
+        raise DataError(f"The {what} cannot be written to {str(path.parent)!r}: {error.strerror}.", hint=hint) from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -46,10 +48,11 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def start(loader: torch.utils.data.DataLoader) -> Iterator[Any]:
-    """``iter(loader)`` without side effects on the process: no warning, no signal handler left behind."""
+def start(loader: torch.utils.data.DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:
+    """``iter(loader)`` and its processes, without side effects on this one: no warning, no signal handler left."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if main else None
+    others = set(multiprocessing.active_children())
     with warnings.catch_warnings():
         # Python 3.12 warns when a process with threads forks; the children run numpy, OpenCV and torch on one thread
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
@@ -58,14 +61,23 @@ def start(loader: torch.utils.data.DataLoader) -> Iterator[Any]:
         # torch's handler raises in the middle of whatever the main thread does, a checkpoint for instance; without it
         # the death of a worker is noticed within five seconds, where the next batch is asked for
         signal.signal(signal.SIGCHLD, before)
-    return batches
+    return batches, [process for process in multiprocessing.active_children() if process not in others]
 
 
-def explain(error: RuntimeError) -> WorkerError | None:
-    """torch's words for a dead worker in one sentence; None where the error is another."""
-    text = str(error)
-    if "DataLoader worker" not in text or not ("exited unexpectedly" in text or "killed by signal" in text):
+def death(workers: Sequence[BaseProcess]) -> WorkerError | None:
+    """The error for a worker that died, or None where all live: then whatever went wrong is something else.
+
+    A batch on its way from a dead worker fails in many ways (a closed pipe, a missing file, torch's own message), and
+    may fail a moment before the process is gone.
+    """
+    ended = connection.wait([worker.sentinel for worker in workers], timeout=1.0)
+    for worker in workers:
+        if worker.sentinel in ended:
+            worker.join(1.0)  # its pipes close before the kernel reports it dead
+    dead = [worker for worker in workers if not worker.is_alive()]
+    if not dead:
         return None
-    found = re.search(r"pid(?:\(s\))? ([\d, ]+)", text)
+    code = dead[0].exitcode or 0
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     hint = "Most often the machine ran out of memory: try fewer --workers or a smaller --batch-size."
-    return WorkerError(f"A loader process died (pid {found[1] if found else 'unknown'}).", hint=hint)
+    return WorkerError(f"A loader process died (pid {dead[0].pid}, {how}).", hint=hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -54,9 +55,14 @@ def cache_key(source: Source, modality: Modality) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
 
 
-def check_share(bad: Sequence[tuple[str, str]], tried: int) -> None:
-    """Raises ``QuarantineError`` where more than 5 % of at least 20 cannot be read."""
-    if tried >= AT_LEAST and len(bad) > ACCEPTED * tried:
+def check_share(bad: Sequence[tuple[str, str]], tried: int, count: int) -> None:
+    """Raises ``QuarantineError`` where more than 5 % of at least 20 cannot be read.
+
+    Before all ``count`` were tried, chance is allowed for (three standard deviations of drawing without replacement):
+    else one in twenty, which is accepted, would stop nearly every run within its first batches.
+    """
+    expected = ACCEPTED * tried
+    if tried >= AT_LEAST and len(bad) > expected + 3 * math.sqrt(expected * max(0.0, 1 - tried / count)):
         first = "; ".join(f"{path}: {reason}" for path, reason in bad[:3])
         message = f"{len(bad):,} of {tried:,} files ({len(bad) / tried:.1%}) cannot be read. The first: {first}."
         raise QuarantineError(message, hint="Up to 5 % are left out and named; --accept-unreadable goes on anyway.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from selftaught.data.place import write_atomically
 from selftaught.errors import DataError
 
 
@@ -46,14 +46,9 @@ def _named(data: Any) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    if path.exists():
-        return
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
+    def save(temporary: str) -> None:
+        with open(temporary, "wb") as file:
             np.save(file, array, allow_pickle=False)
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise DataError(f"The arrays cannot be written to {str(path.parent)!r}: {error.strerror}.") from None
+
+    if not path.exists():
+        write_atomically(path, "arrays", save)
