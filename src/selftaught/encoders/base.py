@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         super().__init__()
         if pooling not in POOLS and pooling != "own":
             raise EncoderError(must_be("pool", name, f"one of {', '.join(POOLS)}", pooling))
-        self.name, self.shape, self.options = name, tuple(shape), dict(options or {})
+        self.name, self.shape, self.options = name, tuple(shape), _as_json(options or {})
         self.dim, self.token_dim, self.depth = dim, token_dim or dim, depth
         self.hides, self.gives_tokens, self.pooling = frozenset(hides), gives_tokens, pooling
         self.register_parameter("mask_vector", None)
@@ -167,6 +167,10 @@ def normal_layers(layers: Sequence[int], depth: int, name: str) -> list[int]:
         if not -depth <= layer < depth:
             raise EncoderError(must_be("layers", name, f"in [-{depth}, {depth})", layer))
     return [layer % depth for layer in layers]
+
+
+def _as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 def _last(tokens: Tokens) -> Tensor:

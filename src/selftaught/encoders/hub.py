@@ -51,13 +51,16 @@ def make(
     weights = published(name) if pretrained else None
     stem = _resolve(stem, name, shape, pretrained)
     shadow, layout = _trial(name, shape, stem, options)
-    net = _create(name, shape, stem, options, weights)
+    resizes = {"dynamic_img_size": True} if type(shadow) is Eva else {}  # else its rotary table is fixed
+    net = _create(name, shape, stem, {**resizes, **options}, weights)
     chosen = (
         {"stem": "standard" if stem == "standard" else "small", **options} if type(net) is ResNet else dict(options)
     )
     if layout.kind == "opened":
         setattr(net.patch_embed, "strict_img_size", False)  # noqa: B010  ``Transformer`` interpolates positions
-        return Transformer(name, shape, net, options={**chosen, "attend": attend}, attend=attend)
+        encoder = Transformer(name, shape, net, options={**chosen, "attend": attend}, attend=attend)
+        encoder.grid(shape)  # refuses what is no multiple of the patch
+        return encoder
     if attend != "none":
         raise EncoderError(must_be("attend", name, "none", attend), hint="Only vision transformers can do more.")
     return TimmModel(name, shape, net, layout=layout, look=partial(_look, shadow), options=chosen)
@@ -107,16 +110,11 @@ def _create(
     wanted = {"num_classes": 0, "in_chans": shape[0], "pretrained": weights is not None, **options}
     wanted["pretrained_cfg_overlay"] = weights or None
     try:
-        try:
-            net = timm.create_model(name, img_size=size, **wanted)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            net = timm.create_model(name, **wanted)  # takes any size as it is
+        net = timm.create_model(name, img_size=size, **wanted)
     except TypeError as error:
-        raise EncoderError(
-            must_be("options", name, "among those timm's model takes", options), hint=str(error)
-        ) from error
+        if "'img_size'" not in str(error):
+            raise  # an unknown option: ``make`` of the package has the sentence
+        net = timm.create_model(name, **wanted)  # takes any size as it is
     except OSError as error:
         raise _out_of_reach(name, error) from error
     if stem != "standard":
