@@ -30,7 +30,7 @@ class Answer(NamedTuple):
 class Samples:
     """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say.
 
-    ``companions`` of ``views`` are other samples, drawn by key; no method asks for any yet.
+    ``companions`` are other samples for ``modality.views``, drawn by key; no method asks for any yet.
     """
 
     index: Index
