@@ -134,11 +134,11 @@ def test_solarise_at_128_and_at_the_middle_of_other_ranges():
     expected = np.where(values >= 128, 255 - values, values)
     np.testing.assert_array_equal(photo.solarise(values), expected)
     deep = (values.astype(np.uint16) * 257).repeat(5, 2)
-    made = photo.solarise(deep, low=0, high=65535)
+    made = photo.solarise(deep, low=0.0, high=65535.0)
     assert made.dtype == np.uint16
     np.testing.assert_array_equal(made, np.where(deep >= 32768, 65535 - deep, deep))
     floats = np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 4, 1)
-    np.testing.assert_allclose(photo.solarise(floats, low=-1, high=1), -abs(floats), atol=1e-6)
+    np.testing.assert_allclose(photo.solarise(floats, low=-1.0, high=1.0), -abs(floats), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def jitter(strength: float, draws: list[float]) -> Jitter:
 
 
 def colour_matrix(
-    one: Jitter | None, *, mean: Float[ndarray, 3], gray: bool = False, low: float = 0.0
+    one: Jitter | None, *, mean: Float[ndarray, " 3"], gray: bool = False, low: float = 0.0
 ) -> Float[ndarray, "3 4"]:
     """Everything that happens to an RGB pixel x as one affine map: ``matrix[:, :3] @ x + matrix[:, 3]``.
 

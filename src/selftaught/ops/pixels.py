@@ -43,7 +43,7 @@ def picture_axes(shape: tuple[int, ...], layout: str = "auto") -> tuple[bool, in
     return False, 0 if layout == "cyx" or layout == "auto" and first else 2
 
 
-def channels_last(array: Shaped[ndarray, ...], axis: int | None) -> Shaped[ndarray, "Y X C"]:
+def channels_last(array: Shaped[ndarray, " ..."], axis: int | None) -> Shaped[ndarray, "Y X C"]:
     """One picture with its channel axis moved to the end, or made. Raises ``UnreadableError`` if it has no pixels."""
     if not array.size:
         raise UnreadableError(f"a picture of shape {array.shape} has no pixels")

@@ -46,7 +46,7 @@ def draw_flips(rng: np.random.Generator, count: int, *, p: float = 0.5) -> Bool[
     return rng.random(count) < p
 
 
-def centre_box(shape: tuple[int, int]) -> Float[ndarray, 4]:
+def centre_box(shape: tuple[int, int]) -> Float[ndarray, " 4"]:
     """The largest centred square of a picture of ``shape`` (Y, X) pixels, as a box in [0, 1]."""
     y, x = shape
     short = min(y, x)
@@ -68,7 +68,7 @@ def snap(boxes: Float[ndarray, "V 4"], size: int, *, shape: tuple[int, int]) -> 
 
 
 def cut(
-    picture: Shaped[ndarray, "Y X C"], box: Int[ndarray, 4], *, size: int, flip: bool = False
+    picture: Shaped[ndarray, "Y X C"], box: Int[ndarray, " 4"], *, size: int, flip: bool = False
 ) -> Shaped[ndarray, "{size} {size} C"]:
     """The box (whole pixels, from ``snap``) resized to ``size`` by ``size`` pixels and mirrored if ``flip``.
 
@@ -115,7 +115,7 @@ def _box(
 
 def _fallback(shape: tuple[int, int], ratio: tuple[float, float]) -> tuple[float, float]:
     """Height and width of the largest box with an allowed aspect."""
-    y, x = shape
+    y, x = float(shape[0]), float(shape[1])
     aspect = min(max(x / y, ratio[0]), ratio[1])
     return (y, y * aspect) if x / y > aspect else (x / aspect, x)
 
