@@ -77,7 +77,7 @@ def test_recorded_box_and_flip_cut_the_same_pixels_again(kind):
         assert drawn["box"].dtype == np.float32 and drawn["box"].shape == (6, 4)
         edges = np.rint(drawn["box"] * np.array([211, 157, 211, 157])).astype(int)
         for view, box, flip in zip(views.streams["views"], edges, drawn["flip"], strict=True):
-            np.testing.assert_array_equal(view, spatial.cut(array, box, size=32, flip=flip))
+            np.testing.assert_array_equal(view, spatial.cut(array, box, size=32, flip=bool(flip)))
             seen.add(bool(flip))
     assert seen == {True, False}
 
