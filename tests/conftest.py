@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import Ranks
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests are small, and their threads would only wait
+
+from tests.ranks import Ranks  # noqa: E402
+
+pytest.register_assert_rewrite("tests.small")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

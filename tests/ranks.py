@@ -8,8 +8,8 @@
         first, second = ranks(gradients, 2, 0.5)    # results in order of rank
 
 Processes start when they are first needed and stay for the session; each call makes its own process group of ``world``
-of them. ``LOCAL_RANK``, ``WORLD_SIZE``, … are set, so ``make_fabric("cpu", devices=None)`` inside a function must be
-given the world: use ``fabric_here()``. An exception in a rank is raised here with its traceback. Nothing waits for ever:
+of them. ``LOCAL_RANK``, ``WORLD_SIZE``, … are set; a Fabric over the group is had from
+``fabric_here()``. An exception in a rank is raised here with its traceback. Nothing waits for ever:
 after ``timeout`` seconds, or 5 after one rank has failed, the pool is killed (and started again by the next call).
 """
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from selftaught.data.keys import generator
-from selftaught.types import Batch, Features, Method, Stream, Tokens
+from selftaught.train.loop import Callback, Settings, State, Task, fit
+from selftaught.train.optim import Recipe
+from selftaught.types import Batch, Clock, Encoders, Features, Method, Outputs, Stream, Terms, Tokens
 
 
 class ConvEncoder(nn.Module):
@@ -67,11 +72,74 @@ def normalise(data: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return (data.to(dtype) / 64 - 2).movedim(-1, 2)
 
 
-def build(method: Method, *, dropout: float = 0.0, dtype: torch.dtype = torch.float32):
-    """A Task of ConvEncoder and ``method``, from one seed."""
-    from selftaught.train.loop import Task
-
+def build(method: Method, *, dropout: float = 0.0, dtype: torch.dtype = torch.float32, norms: bool = True) -> Task:
+    """A Task of ConvEncoder and ``method``, from one seed; without batch norms if asked."""
     torch.manual_seed(7)
     encoder = ConvEncoder(dropout=dropout)
     method.build({"encoder": encoder})
-    return Task({"encoder": encoder}, method, normalise).to(dtype)
+    task = Task({"encoder": encoder}, method, normalise).to(dtype)
+    for name, module in list(task.named_modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not norms:
+            parent, _, child = name.rpartition(".")
+            setattr(task.get_submodule(parent), child, nn.Identity())
+    return task
+
+
+class Masked(Method):
+    """Fills in hidden pixels. How many are hidden differs from sample to sample; one term, or one for each kind."""
+
+    def __init__(self, *, terms: int = 1) -> None:
+        super().__init__()
+        self.terms = terms
+
+    def build(self, encoders: Encoders) -> None:
+        self.decoder = nn.Linear(encoders["encoder"].dim, 64)
+
+    def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
+        x = batch["views"].data[:, 0]
+        share = (batch.p % 5 + 1)[:, None] / 6  # of the pixels, in about (0.16, 0.84)
+        hidden = clock.noise("mask", batch.p, (64,)).to(x) > 2 - 4 * share.to(x)
+        seen = torch.where(hidden.view(-1, 1, 8, 8), 0, x)
+        error = (self.decoder(encoders["encoder"](seen).pooled) - x.flatten(1)).square()
+        return {"error": error, "hidden": hidden}
+
+    def loss(self, outputs: Outputs, clock: Clock) -> Terms:
+        error, hidden = outputs["error"], outputs["hidden"]
+        both = {"hidden": ((error * hidden).sum(), hidden.sum()), "seen": ((error * ~hidden).sum(), (~hidden).sum())}
+        return dict(list(both.items())[: self.terms])
+
+
+def collected(task: Task, fabric: Fabric, *, batch_size: int = 8, accumulate: int = 1, steps: int = 3) -> Collect:
+    """Trains for a few steps on this rank's share, and what came of each."""
+    batches = Pictures(batch_size, rank=fabric.global_rank, world=fabric.world_size)
+    watch = Collect()
+    settings = Settings(batch_size, steps=steps, accumulate=accumulate, optimiser=Recipe("sgd", lr=0.01, scale=False))
+    fit(task, batches, settings, fabric=fabric, callbacks=[watch])
+    return watch
+
+
+class Collect(Callback):
+    """Losses, gradients and buffers of every step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.gradients: list[dict[str, Tensor]] = []
+        self.buffers: list[dict[str, Tensor]] = []
+
+    def on_step(self, state: State, row: dict[str, Any]) -> None:
+        self.losses.append(row["loss"])
+        named = state.task.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        self.buffers.append({name: value.clone() for name, value in state.task.named_buffers()})
+
+
+def assert_same(one: Collect, other: Collect, *, tolerance: float) -> None:
+    """Losses, gradients (relative to the largest of the step) and buffers agree at every step."""
+    assert one.losses == pytest.approx(other.losses, rel=tolerance)
+    for name in ("gradients", "buffers"):
+        for step, (a, b) in enumerate(zip(getattr(one, name), getattr(other, name), strict=True)):
+            assert a.keys() == b.keys()
+            scale = max(float(value.abs().max()) for value in a.values()) if a else 1.0
+            for key, value in a.items():
+                message = f"{name} of {key} at step {step}"
+                torch.testing.assert_close(b[key], value, atol=tolerance * scale, rtol=0, msg=message)

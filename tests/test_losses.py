@@ -35,7 +35,9 @@ def nt_xent_by_the_book(z: Tensor, temperature: float) -> float:
 def vicreg_by_the_book(a: Tensor, b: Tensor, eps: float = 1e-4) -> dict[str, float]:
     """Bardes et al. 2022, eq. 1 to 4, with the constants of the paper's pseudo-code (mse, halves)."""
     n, d = a.shape
-    invariance = sum((x - y) ** 2 for r, s in zip(a.tolist(), b.tolist(), strict=True) for x, y in zip(r, s, strict=True))
+    invariance = sum(
+        (x - y) ** 2 for r, s in zip(a.tolist(), b.tolist(), strict=True) for x, y in zip(r, s, strict=True)
+    )
 
     def column(z: Tensor, j: int) -> list[float]:
         values = z[:, j].tolist()

@@ -50,9 +50,6 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     mean is subtracted before squaring). ``drop`` and ``act`` are what timm's BatchNormAct2d does after normalising.
     """
 
-    drop: nn.Module | None = None
-    act: nn.Module | None = None
-
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
             raise ValueError(f"BatchNorm needs (B, C, ...), got {tuple(input.shape)}.")
@@ -65,8 +62,9 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
             out, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)  # type: ignore[misc]
             if self.training and self.track_running_stats and self.running_mean is not None:
                 self._move(mean, variance * (count / (count - 1).clamp_min(1)))
-        for after in (self.drop, self.act):
-            out = out if after is None else after(out)
+        for name in ("drop", "act"):
+            if name in self._modules:
+                out = self.get_submodule(name)(out)
         return out
 
     @torch.no_grad()
