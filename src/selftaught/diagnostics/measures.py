@@ -16,6 +16,7 @@ Spread: Chen, He, "Exploring simple Siamese representation learning", CVPR 2021,
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -51,7 +52,7 @@ def alpha_req(z: Float[Tensor, "N D"]) -> float:
     """
     centred = _centred(z)
     values = torch.linalg.svdvals(centred).square()
-    values = values[values > values[0] * max(z.shape) * torch.finfo(z.dtype).eps]
+    values = values[values > values[0] * max(z.shape) * torch.finfo(centred.dtype).eps]
     if len(values) < 3 or values[0] <= _nothing(z) ** 2:
         return float("nan")
     x = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device).log()
@@ -73,7 +74,7 @@ def uniformity(z: Float[Tensor, "N D"], *, t: float = 2.0) -> float:
     """
     unit = F.normalize(_wide(z), dim=1)
     squared = torch.pdist(unit).square() if unit.device.type == "cpu" else _pairs(unit)
-    return float(torch.logsumexp(-t * squared, dim=0) - torch.log(torch.tensor(float(len(squared)))))
+    return float(torch.logsumexp(-t * squared, dim=0)) - math.log(len(squared))
 
 
 def spread(z: Float[Tensor, "N D"], *, dead: float = 0.01) -> Spread:

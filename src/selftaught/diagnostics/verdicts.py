@@ -21,6 +21,7 @@ RANK_SHAKEN = 0.65  # of the rank at step 0: healthy runs that grew kept 0.72 an
 RECENT = 500  # steps; over longer times weights and outputs may well change their size in health
 RANK_LEFT = 0.2  # of the rank at step 0; healthy runs kept 0.5 and more
 RANK_ROOM = 0.1  # of the dimensions there are
+RANK_FALLING = 0.55  # of the rank at step 0: SimCLR at 100 times its rate fell to 0.5, healthy runs kept 0.72
 SETTLED = 100  # steps before which a loss need not have moved
 
 
@@ -139,7 +140,7 @@ def rank_lost(history: History) -> Verdict | None:
             f"collapsing: effective rank {now:.0f} of {room} since step {lost} (at the start {first:.0f}). "
             "Try a lower learning rate, a larger batch, or a stronger term against collapse.",
         )
-    if now < 0.4 * first and now < 0.25 * room:
+    if now < RANK_FALLING * first and now < 0.3 * room:
         return Verdict(
             step,
             "warning",

@@ -61,9 +61,7 @@ class Finetune(Method):
         *,
         classes: Annotated[int, "in [2, inf)", "number of classes"] = 2,
         head_first: Annotated[float, "in [0, 1)", "share of the steps in which the head alone learns"] = 0.1,
-        layer_decay: Annotated[
-            float, "in (0, 1]", "factor of the rate from each layer to the one below; 1 = off"
-        ] = 1.0,
+        layer_decay: Annotated[float, "in (0, 1]", "factor of the rate, layer by layer downwards; 1 = off"] = 1.0,
         smoothing: Annotated[float, "in [0, 1)", "label smoothing"] = 0.0,
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a crop keeps at least"] = 0.5,
         flip: Annotated[float, "in [0, 1]", "probability of mirroring; 0 where left and right mean something"] = 0.5,

@@ -2,15 +2,16 @@
 
 Two things vary: the seed (which labels were drawn, which weights were started from) and the test samples. Averaging
 over seeds does nothing about the second, so a t-interval over three seeds on one test set is too narrow. Readers who
-all read the same cases pose the same problem in radiology; we use its standard answer, for a difference of treatments:
+all read the same cases pose the same problem in radiology; as there, the variance of a mean over S seeds is taken as
 
-    variance = MS / S + max(0, Cov),        degrees of freedom = (S - 1) ((MS / S + max(0, Cov)) / (MS / S)) ** 2
+    MS / S + max(0, Cov)
 
-with MS the variance over the S seeds and Cov the covariance of two seeds that comes from sharing test samples,
-estimated by a jackknife over blocks of samples. Obuchowski & Rockette, "Hypothesis testing of diagnostic accuracy for
-multiple readers and multiple tests", Communications in Statistics 24, 1995; the degrees of freedom are those of Hillis,
-"A comparison of denominator degrees of freedom methods for multiple observer ROC analysis", Statistics in Medicine 26,
-2007. Differences are paired by (split, seed).
+with MS the variance over the seeds and Cov the covariance of two seeds that comes from sharing test samples, estimated
+by a jackknife over blocks of samples (Obuchowski & Rockette, "Hypothesis testing of diagnostic accuracy for multiple
+readers and multiple tests", Communications in Statistics 24, 1995). Each part gets the t-quantile of its own degrees of
+freedom, and the half-widths add in squares (Zou & Donner, "Construction of confidence limits about effect measures: a
+general approach", Statistics in Medicine 27, 2008): Hillis's pooled degrees of freedom covered 91 % in our simulation
+where seeds differ much, this covers 94 % and more (tests/test_evaluate.py). Differences are paired by (split, seed).
 
 The interval speaks of new draws of the budget from this training pool and of new test samples of the same kind.
 With splits drawn anew per seed the test sets overlap in part; the blocks are of samples, so the covariance sees that.
@@ -62,10 +63,12 @@ def interval(
     seeds = len(value)
     between = float(np.var(value, ddof=1)) / seeds if seeds > 1 else 0.0
     shared = max(0.0, _shared(without))
-    freedom = (seeds - 1) * ((between + shared) / between) ** 2 if between > 0 else np.inf
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * np.sqrt(between + shared)
+    quantile = (1 + level) / 2
+    half = stats.t.ppf(quantile, without.shape[1] - 1) * np.sqrt(shared)
+    if seeds > 1:
+        half = np.hypot(half, stats.t.ppf(quantile, seeds - 1) * np.sqrt(between))
     mean = float(np.mean(value))
-    return Interval(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), seeds)
+    return Interval(mean, max(bounds[0], mean - float(half)), min(bounds[1], mean + float(half)), seeds)
 
 
 def _shared(without: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """Which samples are labelled, and which are tested on.
 
 The test is stratified by class and never shares a group (patient, speaker) with the training part. The labelled
-budget is then drawn from the training part, one draw per seed. A budget larger than a class is met as far as it goes, and said.
+budget is then drawn from the training part, one draw per seed. A budget larger than a class is met as far as it goes,
+and said.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def split_rows(
     if stated is not None and (stated == "test").any():
         made = _stated(known, stated, group)
     else:
-        made = _drawn(known, labels, test, group, seen, seed)
+        made = _drawn(known, labels, test, group, seen & (not transductive), seed)
     return _without_seen(made, seen, transductive)
 
 

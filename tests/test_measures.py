@@ -1,0 +1,125 @@
+"""Measures of representations: closed forms, float64 references written from the equations, and invariances."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from selftaught.diagnostics import measures
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def normal(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def with_spectrum(values: torch.Tensor, n: int, seed: int = 0) -> torch.Tensor:
+    """(n, D) centred, whose covariance has exactly these eigenvalues."""
+    d = len(values)
+    x = normal(n, d, seed)
+    q, _ = torch.linalg.qr(x - x.mean(dim=0))  # orthonormal columns in the space of centred samples
+    turn, _ = torch.linalg.qr(normal(d, d, seed + 1))
+    return q * values.sqrt() @ turn.T
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rankme_of_one_direction_is_one(dtype):
+    z = torch.outer(normal(40, 1)[:, 0], normal(12, 1)[:, 0]).to(dtype)
+    assert measures.rankme(z) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rankme_of_orthonormal_columns_is_their_number(dtype):
+    q, _ = torch.linalg.qr(normal(64, 16))
+    assert measures.rankme(q.to(dtype)) == pytest.approx(16.0, rel=1e-4)
+
+
+def test_rankme_is_the_entropy_of_singular_values():
+    """Garrido et al. 2023, equation 1, written out."""
+    z = normal(30, 8) * torch.arange(1, 9)
+    sigma = torch.linalg.svdvals(z)
+    p = sigma / sigma.abs().sum()
+    assert measures.rankme(z) == pytest.approx(math.exp(-float((p * p.log()).sum())), rel=1e-9)
+
+
+def test_rankme_of_nothing_is_zero_and_centring_removes_what_is_shared():
+    assert measures.rankme(torch.zeros(10, 4)) == 0.0
+    assert measures.rankme(torch.ones(10, 4), centre=True) == 0.0
+    z = normal(200, 10) * 0.01 + 5.0
+    assert measures.rankme(z) < 1.5
+    assert measures.rankme(z, centre=True) > 9.0
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_alpha_req_recovers_a_power_law(alpha):
+    z = with_spectrum(torch.arange(1, 33, dtype=torch.float64) ** -alpha, 200)
+    assert measures.alpha_req(z) == pytest.approx(alpha, rel=1e-6)
+    assert measures.alpha_req(z.float() * 100 + 3) == pytest.approx(alpha, rel=2e-2)
+
+
+def test_alpha_req_of_white_features_is_zero_and_of_constants_nan():
+    assert measures.alpha_req(with_spectrum(torch.ones(16, dtype=torch.float64), 100)) == pytest.approx(0, abs=1e-6)
+    assert math.isnan(measures.alpha_req(torch.ones(20, 5)))
+
+
+def test_alignment_is_mean_squared_distance_on_the_sphere():
+    a, b = normal(50, 6), normal(50, 6, seed=1)
+    expected = sum(float(((x / x.norm()) - (y / y.norm())).square().sum()) for x, y in zip(a, b, strict=True)) / 50
+    assert measures.alignment(a, b) == pytest.approx(expected, rel=1e-9)
+    assert measures.alignment(a, 3 * a) == pytest.approx(0.0, abs=1e-12)
+    assert measures.alignment(a, -a) == pytest.approx(4.0, rel=1e-9)
+
+
+def test_uniformity_closed_forms():
+    """Wang & Isola 2020, equation 2: 0 where all are the same; two opposite points give -t |2|^2."""
+    assert measures.uniformity(torch.ones(10, 4)) == pytest.approx(0.0, abs=1e-6)
+    assert measures.uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8.0, rel=1e-5)
+    assert measures.uniformity(normal(300, 256)) == pytest.approx(-4.0, abs=0.05)  # |u - v|^2 concentrates at 2
+    unit = F.normalize(normal(40, 3), dim=1)
+    pairs = [float((-2 * (unit[i] - unit[j]).square().sum()).exp()) for i in range(40) for j in range(i)]
+    assert measures.uniformity(unit) == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-9)
+
+
+def test_both_ways_of_pairing_agree():
+    unit = F.normalize(normal(25, 7), dim=1)
+    torch.testing.assert_close(measures._pairs(unit), torch.pdist(unit).square())
+
+
+def test_spread_of_even_and_dead_dimensions():
+    spread = measures.spread(normal(4000, 32))
+    assert spread.mean == pytest.approx(1.0, abs=0.03)
+    assert spread.dead_share == 0.0
+    half = normal(500, 32) * (torch.arange(32) < 16)
+    assert measures.spread(half).dead_share == 0.5
+    assert measures.spread(half).smallest == 0.0
+    assert measures.spread(torch.ones(10, 4)).dead_share == 1.0
+
+
+def test_variation_runs_from_the_same_to_all_around():
+    assert measures.variation(torch.ones(10, 4)) == pytest.approx(0.0, abs=1e-6)
+    assert measures.variation(torch.eye(4).repeat(2, 1) - torch.eye(4).roll(1, 0).repeat(2, 1)) == pytest.approx(1.0)
+
+
+def test_half_precision_is_measured_in_single():
+    z = normal(64, 16).to(torch.bfloat16)
+    for measure in (measures.rankme, measures.alpha_req, measures.uniformity, measures.variation):
+        assert measure(z) == pytest.approx(measure(z.float()))
+
+
+def test_rotation_and_scale_change_nothing():
+    z = normal(60, 12) @ torch.diag(torch.arange(1.0, 13, dtype=torch.float64))
+    turn, _ = torch.linalg.qr(normal(12, 12, seed=3))
+    for measure in (measures.rankme, measures.alpha_req, measures.uniformity, measures.variation):
+        assert measure(7 * z @ turn) == pytest.approx(measure(z), rel=1e-6)
+
+
+def test_knn_leaves_the_sample_itself_out():
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0]])
+    assert measures.knn_accuracy(z, torch.tensor([0, 0, 1, 1]), k=1) == 1.0
+    assert measures.knn_accuracy(z, torch.tensor([0, 1, 0, 1]), k=1) == 0.0  # its own label would make it 1
+    assert measures.knn_accuracy(z, torch.tensor([0, 0, 1, -1]), k=1) == pytest.approx(2 / 3)
+    assert math.isnan(measures.knn_accuracy(z, torch.tensor([-1, -1, 1, -1])))

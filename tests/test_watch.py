@@ -1,0 +1,225 @@
+"""Health: what is broken is named within 200 steps, what is healthy raises no alarm; with the real loop on real digits."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from selftaught.data.index import build_index
+from selftaught.data.loader import Loader, Order, once
+from selftaught.data.source import open_source
+from selftaught.diagnostics.verdicts import History, Peek, judge
+from selftaught.diagnostics.watch import EARLY, Watch, plan_checks
+from selftaught.encoders.small import Small
+from selftaught.methods.simclr import SimCLR
+from selftaught.methods.vicreg import VICReg
+from selftaught.modalities.image import Image
+from selftaught.train.fabric import make_fabric
+from selftaught.train.loop import Settings, Task, fit
+from selftaught.train.optim import DEFAULT_LR, Recipe
+
+HELD = np.arange(1500, 1797)
+
+
+class Digits:
+    """Everything a run on digits needs, read once."""
+
+    def __init__(self, cache) -> None:
+        x, self.y = load_digits(return_X_y=True)
+        pictures = (x.reshape(-1, 8, 8) * 15.9).astype(np.uint8)
+        self.modality = Image(size=8)
+        extensions = self.modality.extensions
+        self.index = build_index(open_source((pictures, self.y), extensions, cache=cache), self.modality, cache=cache)
+        self.modality.fit([self.modality.read(self.index.item(i)) for i in range(300)])
+        self.train = self.index.select(np.arange(1500))
+        self.fabric = make_fabric("cpu", precision="32-true")
+
+    def watch(self, plan, **options) -> Watch:
+        order = Order(len(HELD), 128, 0, stream="health")
+        pairs = list(Loader(self.index.select(HELD), self.modality, plan, order, stop=1))
+        return Watch(list(once(self.index, self.modality, indices=HELD)), pairs, labels=self.y[HELD], **options)
+
+    def run(self, method, *, seed: int, faster: float = 1.0, steps: int = 200, until_alarm=False, width=8, **options):
+        torch.manual_seed(seed)
+        encoder = Small(self.modality.shape(), width=width)
+        method.build({"encoder": encoder})
+        plan, order = method.needs().plan, Order(1500, 64, seed)
+        watch = self.watch(plan, **options)
+        fit(
+            Task({"encoder": encoder}, method, self.modality.normalise),
+            lambda start, stop: Loader(self.train, self.modality, plan, order, start=start, stop=stop),
+            Settings(
+                batch_size=64,
+                steps=steps,
+                steps_per_epoch=order.steps_per_epoch,
+                seed=seed,
+                optimiser=Recipe(lr=DEFAULT_LR["adamw"] * faster),
+            ),
+            fabric=self.fabric,
+            callbacks=[watch, *([_UntilAlarm(watch)] if until_alarm else [])],
+        )
+        return watch
+
+
+class _UntilAlarm:
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_step(self, state, row) -> None:
+        state.stop = "alarm" if alarms(self.watch) else ""
+
+    def __getattr__(self, name):
+        return {"state": dict, "rehearse": lambda state: 0.0}.get(name, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Digits:
+    return Digits(tmp_path_factory.mktemp("digits"))
+
+
+def alarms(watch: Watch) -> list[str]:
+    return [verdict.name for verdict in watch.verdicts if verdict.level == "alarm"]
+
+
+def broken_vicreg() -> VICReg:
+    return VICReg(variance=0.0, width=128)
+
+
+def test_vicreg_without_its_variance_term_is_named(digits):
+    watch = digits.run(broken_vicreg(), seed=0, until_alarm=True)
+    assert alarms(watch) == ["collapsing"]
+    assert "becoming one since step" in watch.verdicts[-1].sentence
+
+
+def test_simclr_at_a_hundred_times_the_rate_is_named(digits):
+    watch = digits.run(SimCLR(), seed=0, faster=100.0, until_alarm=True)
+    assert alarms(watch) == ["rate too high"]
+    assert "learning rate too high: the encoder's weights grew to" in watch.verdicts[-1].sentence
+
+
+@pytest.mark.parametrize("method", [SimCLR, lambda: VICReg(width=128)], ids=["simclr", "vicreg"])
+def test_healthy_runs_raise_no_alarm(digits, tmp_path, method):
+    watch = digits.run(method(), seed=0, path=tmp_path / "health.json")
+    assert alarms(watch) == []
+    assert watch.verdicts[-1].level == "ok"
+    written = json.loads((tmp_path / "health.json").read_text())
+    assert [row["step"] for row in written["measures"]][:6] == [0, *EARLY[:4], 200]
+    first, last = written["measures"][0], written["measures"][-1]
+    assert last["closeness"] < first["closeness"]  # it learned to tell samples apart, not views
+    assert last["knn"] > first["knn"]
+    assert set(last) >= set("step seconds rankme dim alpha_req alignment uniformity spread_min dead_share knn".split())
+    assert written["samples"] == len(HELD) and written["held_out"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["vicreg", "simclr"])
+def test_proof_broken_runs(digits, kind, seed):
+    """The methods as they come, at their own width: three seeds each."""
+    method = VICReg(variance=0.0) if kind == "vicreg" else SimCLR()
+    watch = digits.run(method, seed=seed, faster=1.0 if kind == "vicreg" else 100.0, width=16, until_alarm=True)
+    assert alarms(watch), f"not named within 200 steps: {watch.history.peeks[-1]} {watch.history.checks[-1]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", [VICReg, SimCLR])
+def test_proof_healthy_runs(digits, kind, seed):
+    watch = digits.run(kind(), seed=seed, width=16)
+    assert alarms(watch) == []
+
+
+# --- when it looks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "epoch", "cost"), [(200, 20, 1.0), (10_000, 78, 2.0), (10**6, 5_000, 0.5), (7, 2, 3)]
+)
+def test_checks_are_planned_by_the_step_and_bounded(steps, epoch, cost):
+    planned = plan_checks(steps, epoch, cost)
+    assert planned[0] == 0 and planned[-1] == steps
+    assert set(planned) >= {step for step in EARLY if step < steps}
+    later = [step for step in planned if step > max(EARLY)]
+    assert len(later) * cost <= 0.02 * steps + cost
+    assert len(later) <= 202
+
+
+def test_a_resumed_watch_goes_on_as_if_nothing_had_happened(digits):
+    """State goes through JSON, as in a checkpoint; what follows is what would have followed."""
+    whole = digits.run(SimCLR(), seed=1, steps=30)
+    kept = json.loads(json.dumps(whole.state()))
+    again = digits.watch(SimCLR().needs().plan)
+    again.load_state(kept)
+    assert again.to_json() == whole.to_json()
+    assert again.state() == whole.state()
+    assert judge(again.history) == judge(whole.history)
+
+
+def test_a_check_leaves_the_training_as_it_was(digits):
+    torch.manual_seed(0)
+    encoder = Small(digits.modality.shape(), width=8).train()
+    method = SimCLR()
+    method.build({"encoder": encoder})
+    task = Task({"encoder": encoder}, method, digits.modality.normalise)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    noise = torch.get_rng_state()
+    watch = digits.watch(method.needs().plan)
+    watch.measure(SimpleNamespace(task=task, fabric=digits.fabric))
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+    assert all(module.training for module in task.modules())
+    assert torch.equal(noise, torch.get_rng_state())
+
+
+# --- the rules, from figures alone ---------------------------------------------------------------------------------
+
+
+def check(step: int, rank: float, closeness: float = 0.5) -> dict[str, float]:
+    return {"step": step, "rank": rank, "closeness": closeness}
+
+
+def names(history: History) -> list[tuple[str, str]]:
+    return [(verdict.level, verdict.name) for verdict in judge(history)]
+
+
+def test_a_low_rank_from_the_start_is_not_a_collapse():
+    assert names(History(512, 300, [check(0, 4), check(50, 5)])) == [("ok", "healthy")]
+
+
+def test_a_lost_rank_is_named_with_since_when():
+    history = History(512, 600, [check(0, 150), check(50, 140), check(100, 9), check(150, 3)])
+    (verdict,) = judge(history)
+    assert (verdict.level, verdict.name) == ("alarm", "collapsing")
+    assert verdict.sentence.startswith("collapsing: effective rank 3 of 512 since step 100 (at the start 150).")
+
+
+def test_half_the_rank_is_a_warning_only():
+    assert names(History(512, 600, [check(0, 150), check(100, 60)])) == [("warning", "rank falling")]
+
+
+def test_outputs_that_shrink_slowly_do_so_by_weight_decay():
+    slow = [Peek(step, 1.0, 0.3 * math.exp(-step / 1000), 0.9) for step in range(0, 10_001, 50)]
+    assert names(History(64, 300, [check(0, 30)], slow)) == [("ok", "healthy")]
+    fast = [Peek(step, 1.0, 0.3 * math.exp(-step / 20), 0.9) for step in range(0, 101, 5)]
+    assert ("alarm", "collapsing") in names(History(64, 300, [check(0, 30)], fast))
+
+
+def test_weights_that_grow_slowly_are_healthy_and_a_jump_is_remembered():
+    slow = [Peek(step, 1 + step / 2000, 0.3, 0.9) for step in range(0, 10_001, 50)]
+    assert names(History(64, 300, [check(0, 30)], slow)) == [("ok", "healthy")]
+    jump = [Peek(step, min(6.0, 1 + step / 10), 0.3, 0.9) for step in range(5, 3000, 50)]
+    assert ("alarm", "rate too high") in names(History(64, 300, [check(0, 30)], jump))
+
+
+def test_views_apart_and_a_stuck_loss_are_warnings():
+    apart = History(64, 300, [check(0, 30, 1.1), check(150, 30, 1.6)])
+    assert names(apart) == [("warning", "views apart")]
+    stuck = [Peek(step, 1.0, 0.3, 0.9, 4.85) for step in range(5, 150, 5)]
+    assert names(History(64, 300, [check(0, 30)], stuck)) == [("warning", "loss stuck")]
