@@ -64,6 +64,7 @@ _HOME = {
     "pretrain": "commands.pretrain",
     "report": "commands.report",
 }
+_PARTS = ("encoders", "methods", "modalities", "report")  # names of parts as well as of commands
 
 
 class _PartAndCommand(ModuleType):
@@ -81,7 +82,7 @@ class _Package(ModuleType):
     """Makes such a part callable at the moment the import system binds it here, whoever imports it first."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOME and isinstance(value, ModuleType):
+        if name in _PARTS and isinstance(value, ModuleType):
             value.__class__ = _PartAndCommand
         super().__setattr__(name, value)
 
@@ -93,7 +94,7 @@ def _find(name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'selftaught' has no attribute {name!r}")
-    return _find(name)
+    return importlib.import_module(f"selftaught.{name}") if name in _PARTS else _find(name)
 
 
 def __dir__() -> list[str]:

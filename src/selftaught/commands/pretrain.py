@@ -6,11 +6,14 @@ so that a refused request leaves nothing behind and the corrected one just works
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Annotated, Any
 
-from selftaught.commands.run import Run, check_place
+from selftaught.commands.run import Run, Speaker, check_place
 from selftaught.config import Group, command
-from selftaught.errors import ConfigError
+from selftaught.errors import ConfigError, DataError
 
 
 @command
@@ -37,7 +40,7 @@ def pretrain(
     devices: Annotated[int | None, "in [1, 4096]", "processes, or accelerators"] = None,
     precision: Annotated[str, "one of auto, fp32, bf16", "arithmetic; auto = bf16 where the hardware has it"] = "auto",
     workers: Annotated[int | None, "in [0, 4096]", "processes that read data, per device"] = None,
-    unreadable: Annotated[float, "in [0, 1]", "share of the samples that may be unreadable"] = 0.05,
+    accept_unreadable: Annotated[bool, "", "go on although more than 5 % cannot be read"] = False,
     resume: Annotated[str, "one of auto, never, must", "go on with the run at --out"] = "auto",
     changed_data: Annotated[bool, "", "go on although the data changed; the run keeps its list of samples"] = False,
     preview: Annotated[bool, "", "only write the views of the first batches to OUT-preview.png"] = False,
@@ -50,7 +53,20 @@ def pretrain(
     MethodError, EncoderError, ModalityError, DataError and RunError for wrong requests, before a folder is made.
     """
     request = dict(locals())
+    began = time.perf_counter()
     if sum(each is not None for each in (epochs, steps, minutes)) > 1:
         raise ConfigError("Only one of 'epochs', 'steps' and 'minutes' can be given.")
-    run = None if preview else check_place(out, request, resume)
-    raise NotImplementedError(run)
+    before = None if preview else check_place(out, request, resume)
+    if isinstance(data, str | os.PathLike) and not Path(str(data).split("::")[0]).expanduser().exists():
+        raise DataError(f"There is no file or folder {str(data)!r}.")
+    say = Speaker(quiet)
+    if before is not None and before.finished:
+        say(f"The run {out} is finished. Next: selftaught evaluate {out} DATA --labels LABELS")
+        return before
+
+    from selftaught.commands import training  # torch, only once all that is cheap was checked
+
+    if preview:
+        say(f"The views of the first batches are in {training.preview(request)}")
+        return Run(Path(out))
+    return training.train(request, before, say, began)

@@ -40,6 +40,18 @@ FREE = (
 MARKS = ("run.yaml", "checkpoints", "encoder", "metrics.csv")
 
 
+class Speaker:
+    """Prints for the user, from the first process alone; nothing when quiet."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        first = os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0"
+        self.silent = quiet or not first
+
+    def __call__(self, *lines: str) -> None:
+        if not self.silent:
+            print("\n".join(lines), flush=True)
+
+
 @dataclass(frozen=True)
 class Run:
     """One pre-training, as its folder tells it. Usable wherever a path is."""
@@ -123,7 +135,7 @@ def check_place(out: str | os.PathLike[str], request: Mapping[str, Any], resume:
             )
     elif resume == "must":
         raise RunError(f"There is no run to resume at {path}.", hint="Leave out --resume must to start it.")
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and {each.name for each in path.iterdir()} - {"lock"}:
         raise RunError(f"{path} is not empty and holds no run.", hint="Choose another --out, or empty it.")
     else:
         run = None

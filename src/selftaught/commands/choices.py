@@ -1,0 +1,82 @@
+"""What "auto" comes to: every derived value with the reason that is printed and saved."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from selftaught import catalog
+from selftaught.errors import ConfigError, DataError, must_be
+
+EPOCHS = 100  # where no length is given
+BATCH = {"cpu": 128, "cuda": 256, "mps": 128}
+PRECISIONS = {"auto": "auto", "fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+@dataclass
+class Derived:
+    """Values by name, and why each is what it is where nobody asked for it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any, reason: str = "") -> Any:
+        self.values[name] = value
+        if reason:
+            self.reasons[name] = reason
+        return value
+
+    def lines(self) -> list[str]:
+        """One line for each value that was chosen for the user."""
+        return [f"{name}: {_short(self.values[name])} ({reason})" for name, reason in self.reasons.items()]
+
+
+def batch_size(asked: int | None, count: int, *, device: str, devices: int, accumulate: int, smallest: int) -> int:
+    """Samples per step. Raises ConfigError where it exceeds the data, DataError where these are too few."""
+    pieces = devices * accumulate
+    if count < max(smallest, pieces):
+        few = f"{count} sample{'' if count == 1 else 's'}"
+        raise DataError(
+            f"There {'is' if count == 1 else 'are'} {few} to train on; at least {max(smallest, 2)} are needed."
+        )
+    if asked is None:
+        wanted = min(BATCH[device], 1 << max(1, (count // 4).bit_length() - 1), count)
+        return max(wanted // pieces * pieces, pieces * smallest if pieces * smallest <= count else smallest)
+    if asked > count:
+        wrong = must_be(
+            "batch_size", "pretrain", f"an int in [{smallest}, {count}], the number of training samples", asked
+        )
+        raise ConfigError(wrong, hint=f"Try --batch-size {min(BATCH[device], count)}.")
+    return asked
+
+
+def refuse_batch(asked: int | None, method: str, smallest: int) -> None:
+    """A batch that the method cannot learn from, before any data are read."""
+    if asked is not None and asked < smallest:
+        title = catalog.title("method", method)
+        hint = f"{title} compares samples of one batch." if smallest == 2 else ""
+        raise ConfigError(must_be("batch_size", title, f"an int in [{smallest}, inf)", asked), hint=hint)
+
+
+def steps_of(epochs: float | None, steps: int | None, steps_per_epoch: int) -> tuple[int, str]:
+    """Optimiser steps of the run, and why."""
+    if steps is not None:
+        return steps, ""
+    if epochs is not None:
+        return max(1, round(epochs * steps_per_epoch)), f"{epochs:g} epochs of {steps_per_epoch} steps"
+    return EPOCHS * steps_per_epoch, f"{EPOCHS} epochs of {steps_per_epoch} steps, as no length was given"
+
+
+def workers(asked: int | None, device: str, devices: int) -> tuple[int, str]:
+    """Processes that read data, per training process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked is not None:
+        return asked, ""
+    if device == "cpu":
+        return max(1, min(8, cores // (4 * devices))), f"{cores} cores, most of them for the model"
+    return max(1, min(16, cores // devices)), f"{cores} cores for {devices} device{'s' if devices > 1 else ''}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

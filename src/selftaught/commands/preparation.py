@@ -1,0 +1,235 @@
+"""From a checked request to the parts of a training: data opened, "auto" decided, encoder and method built.
+
+Nothing is written here. What a run decided at its start is taken from its run.yaml when it goes on, so that another
+machine, or another version's idea of "auto", does not change it midway.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from selftaught import catalog, config
+from selftaught.commands import choices
+from selftaught.commands.model import load_modality, modality_state
+from selftaught.commands.run import Run
+from selftaught.commands.samples import hold_out, measure, open_samples, read_again
+from selftaught.commands.views import change_plan
+from selftaught.data.index import Index
+from selftaught.data.keys import stream_key
+from selftaught.data.loader import Loader, Order
+from selftaught.encoders import make
+from selftaught.encoders.auto import choose
+from selftaught.errors import EncoderError, MethodError, RunError, must_be
+from selftaught.train.fabric import choose_precision
+from selftaught.train.feed import Batches
+from selftaught.types import Method, Plan
+
+
+class Preparation:
+    """The parts of one training. ``before`` is the run that the request goes on with, None for a new one."""
+
+    def __init__(self, request: dict[str, Any], before: Run | None) -> None:
+        self.request = request
+        self.saved = before.config if before else {}
+        self.out = Path(request["out"])
+        self.derived = choices.Derived()
+        self.unreadable: list[tuple[str, str]] = []
+        self.method: Method | None = None
+        if request["method"]["name"] != "auto":
+            self.method = self._make_method(request["method"])
+
+    # --- data ----------------------------------------------------------------------------------------------------
+
+    def open_data(self, *, device: str, devices: int) -> None:
+        """Index, modality, training rows, batch size. Heads of files are read, no pixels."""
+        self.device, self.devices = device, devices
+        accept = self.request["accept_unreadable"]
+        if self.saved:
+            modality = load_modality(self.saved["preprocessing"])
+            self.samples = read_again(self.request["data"], modality, accept_unreadable=accept)
+            self._refuse_changed_data()
+        else:
+            self.samples = open_samples(self.request["data"], self.request["modality"], accept_unreadable=accept)
+        self.unreadable += self.samples.index.quarantine
+        if self.method is None:
+            group = {**self.request["method"], "name": self.modality.default_method}
+            self.method = self._make_method(config.check_group("method", group, {}))
+        self.train_rows, self.held_rows = hold_out(len(self.samples.index), self.request["seed"])
+        self.index = self.samples.index.select(self.train_rows)
+        self._choose_batch()
+
+    @property
+    def modality(self) -> Any:
+        return self.samples.modality
+
+    def _refuse_changed_data(self) -> None:
+        if self.samples.fingerprint == self.saved["fingerprint"]:
+            return
+        if not self.request["changed_data"]:
+            hint = "--changed-data goes on with the run's own list of samples; another --out starts afresh."
+            raise RunError(f"The data changed since the run {self.out} was started.", hint=hint)
+        self.samples.index = Index.open(self.out / "index.arrow")
+
+    def _make_method(self, group: dict[str, Any]) -> Method:
+        name, options = group["name"], {key: value for key, value in group.items() if key != "name"}
+        method = catalog.load("method", name)(**options)
+        self.derived.add("method", name, "the usual one for these data" if self.method_is_auto else "")
+        choices.refuse_batch(self.request["batch_size"], name, method.needs().minimum_batch)
+        return method
+
+    @property
+    def method_is_auto(self) -> bool:
+        return self.request["method"]["name"] == "auto"
+
+    def _choose_batch(self) -> None:
+        assert self.method is not None
+        size = choices.batch_size(
+            self.request["batch_size"],
+            len(self.index),
+            device=self.device,
+            devices=self.devices,
+            accumulate=self.request["accumulate"],
+            smallest=self.method.needs().minimum_batch,
+        )
+        reason = "" if self.request["batch_size"] else f"for {len(self.index):,} samples on {self.device}"
+        self.derived.add("batch_size", self.saved["derived"]["batch_size"] if self.saved else size, reason)
+        self.order = Order(len(self.index), self.derived.values["batch_size"], self.request["seed"])
+        self.workers, why = choices.workers(self.request["workers"], self.device, self.devices)
+        self.derived.add("workers", self.workers, why)
+
+    # --- what learns ---------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """The data measured, then encoder and method built under a keyed seed."""
+        assert self.method is not None
+        self.measure()
+        name, options = self._encoder()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_key(self.request["seed"], "weights") % 2**63)
+            pretrained = self.request["pretrained"] and not self.saved
+            self.encoder = make(name, self.modality.shape(), pretrained=pretrained, **options)
+            self._refuse_misfit()
+            self.method.build({"encoder": self.encoder})
+        self.derived.add("encoder_config", self.encoder.config())
+
+    def measure(self) -> None:
+        """What must be known of the data before step 0, the input size among it; a resumed run knows it already."""
+        assert self.method is not None
+        self.plan: Plan = change_plan(self.method.needs().plan, **self.request["views"])
+        if not self.saved:
+            measure(self.samples, self.train_rows, self.request["seed"])
+            self._choose()
+        self.derived.add("modality", self.modality.name, "by content" if self._is_auto("modality") else "")
+        self.derived.add("shape", list(self.modality.shape()))
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Which modality, its options and what it measured: enough to read other data in the same way."""
+        given = {key: value for key, value in (self.request["modality"] or {}).items() if key != "name"}
+        return modality_state(self.modality.name, given, self.modality)
+
+    def _is_auto(self, group: str) -> bool:
+        value = self.request[group]
+        return isinstance(value, dict) and value.get("name", "auto") == "auto"
+
+    def _choose(self) -> None:
+        """The encoder where nobody named one, and with it the input size where nobody gave that either."""
+        if not self._is_auto("encoder"):
+            return
+        own = self.modality.default_encoder
+        if own != "auto":
+            self.derived.add("encoder", own, f"the usual one for {self.modality.name}")
+            self.derived.add("encoder_options", {})
+            return
+        minutes = self.request["minutes"]
+        choice = choose(self.modality.shape(), len(self.index), device=self.device, minutes=minutes)
+        self.derived.add("encoder", choice.name, choice.reason)
+        self.derived.add("encoder_options", choice.options)
+        if not self.request["modality"].get("size") and choice.size != tuple(self.modality.shape()[1:]):
+            options = {**self._modality_options(), "size": choice.size[0]}
+            self.samples.modality = catalog.load("modality", self.modality.name)(**options)
+            measure(self.samples, self.train_rows, self.request["seed"])
+
+    def _modality_options(self) -> dict[str, Any]:
+        return {key: value for key, value in self.request["modality"].items() if key != "name"}
+
+    def _encoder(self) -> tuple[Any, dict[str, Any]]:
+        """(name, configuration or module; options): asked for, chosen, or what the run started with."""
+        asked = self.request["encoder"]
+        if not isinstance(asked, dict):
+            self.derived.add("encoder", type(asked).__name__)
+            return asked, {}
+        if self.saved:
+            started = self.saved["derived"]["encoder_config"]
+            self.derived.add("encoder", started["name"])
+            return started, {}
+        options = {key: value for key, value in asked.items() if key != "name"}
+        if self._is_auto("encoder"):
+            return self.derived.values["encoder"], {**self.derived.values["encoder_options"], **options}
+        self.derived.add("encoder", asked["name"])
+        return asked["name"], options
+
+    def _refuse_misfit(self) -> None:
+        """A method that needs tokens, and an encoder that has none to give."""
+        assert self.method is not None
+        needs, encoder = self.method.needs(), self.encoder
+        title, name = type(self.method).__name__, self.derived.values["encoder"]
+        if needs.encoders != ("encoder",):
+            raise MethodError(
+                f"{title} needs several encoders ({', '.join(needs.encoders)}), which pretrain cannot give."
+            )
+        hint = "With tokens: vit_tiny, vit_small, vit_base."
+        if needs.tokens and not encoder.gives_tokens:
+            raise EncoderError(f"The 'encoder' parameter of {title} must give tokens. Got {name!r} instead.", hint=hint)
+        if needs.hides and needs.hides not in encoder.hides:
+            wanted = f"able to {needs.hides} hidden tokens"
+            raise EncoderError(must_be("encoder", title, wanted, name), hint=hint)
+
+    # --- batches -------------------------------------------------------------------------------------------------
+
+    def batches(self, rank: int = 0, world: int = 1) -> Batches:
+        """What the loop asks for: this rank's share of batches start, …, stop - 1."""
+        return functools.partial(self.loader, rank=rank, world=world)
+
+    def loader(self, start: int, stop: int, *, rank: int = 0, world: int = 1) -> Loader:
+        """The views of batches start, …, stop - 1."""
+        return Loader(
+            self.index,
+            self.modality,
+            self.plan,
+            self.order,
+            rank=rank,
+            world=world,
+            workers=self.workers,
+            start=start,
+            stop=stop,
+            unreadable=self.unreadable,
+            accept_unreadable=self.request["accept_unreadable"],
+            pin_memory=self.device == "cuda",
+        )
+
+    def schedule(self) -> tuple[int | None, float | None]:
+        """(steps, minutes) of the run: exactly one of them."""
+        if self.request["minutes"] is not None:
+            return None, self.request["minutes"]
+        per_epoch = self.order.steps_per_epoch
+        steps, reason = choices.steps_of(self.request["epochs"], self.request["steps"], per_epoch)
+        return self.derived.add("steps", steps, reason), None
+
+    def precision(self) -> str:
+        """Fabric's word for it; chosen by the hardware where nobody asked."""
+        if self.saved:
+            return self.derived.add("precision", self.saved["derived"]["precision"])
+        asked = choices.PRECISIONS[self.request["precision"]]
+        chosen, why = choose_precision(self.device, asked)
+        return self.derived.add("precision", chosen, why if asked == "auto" else "")
+
+
+def health_rows(held: np.ndarray, train: np.ndarray, bytes_per_sample: int) -> tuple[np.ndarray, bool]:
+    """(rows that health is measured on, held out?): what fits into 128 MiB; training rows where none are held out."""
+    room = max(128, 128 * 2**20 // max(1, bytes_per_sample))
+    return (held[:room], True) if len(held) else (train[: min(room, 512)], False)

@@ -1,0 +1,234 @@
+"""One pre-training from its parts to the files of a run: what ``pretrain`` does once torch is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import logging
+import math
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from selftaught import config
+from selftaught.commands import pictures
+from selftaught.commands.model import save_encoder
+from selftaught.commands.preparation import Preparation, health_rows
+from selftaught.commands.run import Run, Speaker, command_line, environment
+from selftaught.data.labels import read_labels
+from selftaught.data.loader import Loader, Order, once
+from selftaught.diagnostics.watch import Watch
+from selftaught.train.checkpoint import Store, lock, write_text
+from selftaught.train.fabric import make_fabric
+from selftaught.train.loop import Result, Settings, Task, fit
+from selftaught.train.optim import Recipe
+from selftaught.train.progress import MetricsFile, make_progress
+from selftaught.types import Batch
+
+SHOWN = 32  # samples in the pictures
+PAIRED = 256  # held-out samples with two views, for alignment
+
+
+def train(request: dict[str, Any], before: Run | None, say: Speaker, began: float) -> Run:
+    """Trains as asked, and writes everything that a run holds."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what we say ourselves
+    parts = Preparation(request, before)
+    fabric = make_fabric(devices=request["devices"], precision=_precision(request, before))
+    first = fabric.global_rank == 0
+    if not first:
+        fabric.barrier()  # one process scans, the others find the index made
+    parts.open_data(device=fabric.device.type, devices=fabric.world_size)
+    if first:
+        fabric.barrier()
+    parts.precision()
+    parts.build()
+    steps, minutes = parts.schedule()
+    settings = _settings(parts, steps, minutes, spent=time.perf_counter() - began)
+    settings.share(fabric.world_size)
+    with lock(parts.out) if first else contextlib.nullcontext():
+        if first:
+            _write_start(parts, fabric)
+            say(*_opening(parts))
+        fabric.barrier()
+        watch = _watch(parts, say) if first else None
+        result = _fit(parts, settings, fabric, watch)
+        if first:
+            _write_end(parts, result, watch)
+            say(*_closing(parts, result, watch))
+    return Run(parts.out)
+
+
+def preview(request: dict[str, Any]) -> Path:
+    """Exactly the views of the first batches of training, as a picture beside the place of the run."""
+    parts = Preparation(request, None)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parts.open_data(device=device, devices=request["devices"] or 1)
+    parts.measure()
+    path = parts.out.with_name(parts.out.name + "-preview.png")
+    with contextlib.closing(parts.loader(0, 4)) as loader:
+        return pictures.write_views(path, loader, parts.modality, rows=SHOWN)
+
+
+def _precision(request: dict[str, Any], before: Run | None) -> str:
+    from selftaught.commands.choices import PRECISIONS
+
+    return before.config["derived"]["precision"] if before else PRECISIONS[request["precision"]]
+
+
+def _settings(parts: Preparation, steps: int | None, minutes: float | None, *, spent: float) -> Settings:
+    request = parts.request
+    recipe = Recipe(
+        request["optimiser"], lr=request["lr"], weight_decay=request["weight_decay"], warmup=request["warmup"]
+    )
+    peak = parts.derived.add("lr", recipe.peak(parts.order.batch_size))
+    why = f"{request['optimiser']} at a batch of {parts.order.batch_size}"
+    parts.derived.add("lr", peak, why if request["lr"] is None else "")
+    return Settings(
+        batch_size=parts.order.batch_size,
+        steps=steps,
+        minutes=minutes,
+        spent=spent if minutes and not parts.saved else 0.0,
+        steps_per_epoch=parts.order.steps_per_epoch,
+        seed=request["seed"],
+        accumulate=request["accumulate"],
+        optimiser=recipe,
+        compile=parts.device == "cuda",
+    )
+
+
+def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | None) -> Result:
+    request, out = parts.request, parts.out
+    assert parts.method is not None
+    task = Task({"encoder": parts.encoder}, parts.method, parts.modality.normalise)
+    try:
+        return fit(
+            task,
+            parts.batches(fabric.global_rank, fabric.world_size),
+            settings,
+            fabric=fabric,
+            store=Store(out / "checkpoints"),
+            callbacks=[cast(Any, watch)] if watch else [],
+            metrics=MetricsFile(out / "metrics.csv", tensorboard=out / "tensorboard") if watch else None,
+            progress=make_progress(quiet=request["quiet"]) if watch else None,
+            sweep=lambda: once(parts.index, parts.modality, workers=parts.workers),
+        )
+    finally:
+        if watch:
+            _write_quarantine(parts)
+
+
+# --- health ------------------------------------------------------------------------------------------------------
+
+
+def _watch(parts: Preparation, say: Speaker) -> Watch:
+    """Health on held-out samples: untouched ones in memory, and some with two views."""
+    size = math.prod(parts.modality.shape())
+    rows, held_out = health_rows(parts.held_rows, parts.train_rows, size)
+    index = parts.samples.index.select(rows)
+    plain = list(once(index, parts.modality, batch_size=256, unreadable=parts.unreadable, accept_unreadable=True))
+    count = min(PAIRED, len(index))
+    order = Order(len(index), min(64, count), parts.request["seed"], "health")
+    paired = Loader(index, parts.modality, parts.plan, order, stop=count // order.batch_size, accept_unreadable=True)
+    return Watch(
+        plain,
+        list(paired),
+        labels=_labels(parts, rows, plain),
+        path=parts.out / "health.json",
+        held_out=held_out,
+        say=lambda verdict: say(f"{verdict.level}: {verdict.sentence}"),
+    )
+
+
+def _labels(parts: Preparation, rows: np.ndarray, plain: list[Batch]) -> np.ndarray | None:
+    """Class numbers of the samples that health is measured on, in their order; they are watched, never learned from."""
+    if parts.request["labels"] is None:
+        return None
+    labels = read_labels(parts.samples.index, parts.request["labels"], parts.samples.source)
+    return labels.values[rows][np.concatenate([batch.p.numpy() for batch in plain])]
+
+
+# --- the files of a run ------------------------------------------------------------------------------------------
+
+
+def _write_start(parts: Preparation, fabric: Any) -> None:
+    """Everything known before step 0. A run that goes on keeps what it started with."""
+    out = parts.out
+    if not (out / "index.arrow").exists():
+        parts.samples.index.save(out / "index.arrow")
+    facts = environment(str(fabric.device), torch.get_num_threads(), fabric.world_size, parts.samples.fingerprint)
+    write_text(out / "environment.json", json.dumps(facts, indent=1))
+    if not parts.saved:
+        _write_pictures(parts)
+        _write_run(parts, {})
+
+
+def _write_run(parts: Preparation, more: dict[str, Any]) -> None:
+    saved = parts.saved or {
+        "schema": config.SCHEMA,
+        "command": command_line(),
+        "derived": parts.derived.values,
+        "reasons": parts.derived.reasons,
+        "kept": "encoder",
+        "fingerprint": parts.samples.fingerprint,
+        "request": parts.request,
+        "preprocessing": parts.preprocessing(),
+    }
+    config.save_yaml(parts.out / "run.yaml", {**saved, "derived": {**saved["derived"], **more}})
+
+
+def _write_pictures(parts: Preparation) -> None:
+    folder = parts.out / "pictures"
+    some = once(parts.index, parts.modality, indices=parts.order.indices(0)[:SHOWN], accept_unreadable=True)
+    for batch in islice(some, 1):
+        pictures.write_samples(folder / "samples.png", batch, parts.modality)
+    with contextlib.closing(parts.loader(0, 4)) as loader:
+        pictures.write_views(folder / "views.png", loader, parts.modality, rows=SHOWN)
+
+
+def _write_quarantine(parts: Preparation) -> None:
+    """path, reason of everything that could not be read; no file where all was fine."""
+    if not parts.unreadable:
+        return
+    text = io.StringIO(newline="")
+    lines = csv.writer(text)
+    lines.writerow(["path", "reason"])
+    lines.writerows(dict(parts.unreadable).items())
+    write_text(parts.out / "quarantine.csv", text.getvalue())
+
+
+def _write_end(parts: Preparation, result: Result, watch: Watch | None) -> None:
+    _write_run(parts, {"steps": result.steps})
+    facts = {"run": parts.request["method"], "step": result.step, "kept": "encoder"}
+    save_encoder(parts.out / "encoder", parts.encoder, parts.preprocessing(), facts)
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def _opening(parts: Preparation) -> list[str]:
+    if parts.saved:
+        return [f"Going on with the run {parts.out}"]
+    held = f", {len(parts.held_rows):,} of them held out to measure health" if len(parts.held_rows) else ""
+    return [
+        f"{len(parts.samples.index):,} samples of {parts.modality.name}{held}; run {parts.out}",
+        *(f"  {line}" for line in parts.derived.lines()),
+    ]
+
+
+def _closing(parts: Preparation, result: Result, watch: Watch | None) -> list[str]:
+    verdicts = [one.sentence for one in watch.verdicts[-1:]] if watch else []
+    left_out = len(dict(parts.unreadable))
+    quarantine = [f"{left_out:,} samples could not be read: {parts.out / 'quarantine.csv'}"] if left_out else []
+    return [
+        *result.notes,
+        *quarantine,
+        *verdicts,
+        f"The encoder is in {parts.out / 'encoder'}, after {result.step:,} steps in {result.seconds:,.0f} s.",
+        f"Next: selftaught evaluate {parts.out} {parts.request['data']} --labels LABELS",
+    ]
