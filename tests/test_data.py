@@ -375,3 +375,20 @@ def test_bad_labels_get_one_sentence(tmp_path):
         with pytest.raises(DataError) as caught:
             read_labels(index, spec)
         assert message in str(caught.value) and hint in caught.value.hint, str(caught.value)
+
+
+# --- Real data ----------------------------------------------------------------------------------------------------
+
+
+def test_real_folders_are_labels_and_splits(shared_data):
+    index = index_of(shared_data / "scenes100")
+    labels = read_labels(index, "folders")
+    assert len(index) == 3_600 and len(labels.classes) == 6 and not index.quarantine and not labels.unlabelled
+    assert labels.split is not None and set(labels.split) == {"train", "test"}
+
+
+def test_real_arrays_bring_their_labels(shared_data):
+    for member, rows in (("", 8_000), ("::test_images", 2_000)):
+        index = index_of(f"{shared_data}/mnist10k/mnist10k.npz{member}")
+        labels = read_labels(index, "y")
+        assert len(index) == rows and labels.classes == tuple("0123456789") and not labels.unlabelled

@@ -417,3 +417,15 @@ def test_broken_archives_are_refused(tmp_path):
         arrays.open_array(tmp_path / "b.npz")
     with pytest.raises(UnreadableError, match="cannot be opened"):
         arrays.open_array(tmp_path / "c.npy")
+
+
+@pytest.mark.parametrize("bits", [24, 32])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_bmp_of_four_bytes_a_pixel_is_opaque(bits, sign):
+    """The fourth byte of a plain 32-bit BMP is unused and mostly 0: taken for alpha it would make the picture white."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    rows = pixels[::-sign, :, ::-1]
+    body = (np.dstack([rows, np.zeros((5, 8), np.uint8)]) if bits == 32 else rows).tobytes()
+    head = struct.pack("<IiiHHIIiiII", 40, 8, 5 * sign, 1, bits, 0, len(body), 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, 54) + head + body
+    assert np.array_equal(Picture(data).decode(), pixels)

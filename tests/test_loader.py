@@ -357,3 +357,23 @@ def test_a_script_that_just_ends_leaves_no_worker_and_does_not_hang(index):
     with process:
         assert process.wait(20) == 0 and _gone(pids, 1)
         assert process.stderr is not None and process.stderr.read() == ""
+
+
+# --- The image modality -------------------------------------------------------------------------------------------
+
+
+def test_real_pictures_with_real_views_are_the_same_for_workers_and_ranks(shared_data, tmp_path):
+    from selftaught.modalities.image import Image
+
+    image: Any = Image(size=32)
+    index = build_index(open_source(shared_data / "clothing112" / "test", image.extensions), image, tmp_path)
+    image.fit([image.read(index.item(i)) for i in range(0, 200, 5)])
+
+    def views(**options: Any) -> torch.Tensor:
+        with Loader(index, image, PLAN, Order(len(index), 16, 0), stop=4, **options) as loader:
+            return torch.stack([batch["views"].data for batch in loader])
+
+    alone = views()
+    assert alone.shape == (4, 16, 2, 32, 32, 3) and alone.dtype == torch.uint8
+    assert torch.equal(alone, views(workers=2))
+    assert torch.equal(alone, torch.cat([views(rank=0, world=2), views(rank=1, world=2)], 1))
