@@ -99,6 +99,20 @@ def test_cmyk_jpeg_is_what_other_readers_show():
     assert far(Picture(data).decode(), np.asarray(Pillow.open(io.BytesIO(data)).convert("RGB"))) < 2
 
 
+def test_jpeg_of_unusual_chroma_sampling_is_read():
+    """Factors 1x2, 1x2, 1x1, which turbojpeg has no name for: a plain grey block, its scan written by hand."""
+    data = bytearray(saved(np.full((16, 8, 3), 128, np.uint8), "JPEG", subsampling=0))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    data[frame + 11], data[frame + 14], data[frame + 17] = 0x12, 0x12, 0x11
+    (length,) = struct.unpack_from(">H", data, scan + 2)
+    head, end = bytes(data[: scan + 2 + length]), b"\xff\xd9"
+    picture = Picture(head + b"\x28\xa0\x00" + end)  # (00 1010) twice for Y, (00 00) twice for Cb and once for Cr
+    assert picture.head.odd and picture.shape == (16, 8, 3)
+    assert np.abs(picture.decode().astype(int) - 128).max() <= 1
+    with pytest.raises(UnreadableError, match="end marker"):
+        Picture(head + b"\x28\xa0\x00").decode()
+
+
 def _tiff(
     pixels: np.ndarray, *, deflate: bool, planar: bool, predictor: int, order: Literal["<", ">"], tile: int = 0
 ) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import simplejpeg
@@ -38,6 +39,7 @@ class Head:
     depth: int = 8  # bits a channel: 8, 16 or 32 (float)
     alpha: bool = False
     orientation: int = 1
+    odd: bool = False  # True = a JPEG that turbojpeg does not decode
 
 
 def kind_of(start: bytes) -> str:
@@ -90,25 +92,46 @@ def _first_line(error: Exception) -> str:
 
 
 def _jpeg(data: bytes) -> Head:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        if "subsampling" not in str(error):
+            raise
+        return _odd_jpeg(data)
     return Head("jpeg", (int(height), int(width)), 1 if colours == "Gray" else 3, orientation=_jpeg_orientation(data))
 
 
-def _jpeg_orientation(data: bytes) -> int:
-    """Walks the segments before the picture (a few bytes each) to APP1; cameras write it first."""
+def _odd_jpeg(data: bytes) -> Head:
+    """Chroma sampled in a way that turbojpeg has no name for; libjpeg decodes it. Also where the header is cut off."""
+    for marker, start, _ in _segments(data):
+        if marker in (0xC0, 0xC1, 0xC2):
+            height, width, components = struct.unpack_from(">HHB", data, start + 1)
+            channels = 1 if components == 1 else 3
+            return Head("jpeg", (height, width), channels, orientation=_jpeg_orientation(data), odd=True)
+    raise ValueError("it holds no picture")
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start of the body, its length) of the segments before the pixels: a few bytes of each are looked at."""
     at = 2
     while data[at] == 0xFF and data[at + 1] not in (0xDA, 0xD9):
         (length,) = struct.unpack_from(">H", data, at + 2)
-        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return tiff.orientation(data[at + 10 : at + 2 + length])
+        yield data[at + 1], at + 4, length - 2
         at += 2 + length
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """From APP1; cameras write it first."""
+    for marker, start, length in _segments(data):
+        if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+            return tiff.orientation(data[start + 6 : start + length])
     return 1
 
 
 # --- PNG ----------------------------------------------------------------------------------------------------------
 
 
-def _png_chunks(data: bytes):
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(type, start of the body, length) of each chunk; ValueError where the file ends first."""
     at, name = 8, b""
     while name != b"IEND":
