@@ -34,7 +34,7 @@ def split_key(path: str | Path) -> tuple[str, str | None]:
 
 
 def is_array(path: str | Path) -> bool:
-    return os.path.splitext(split_key(path)[0])[1].lower() in EXTENSIONS
+    return split_key(path)[0].lower().endswith(tuple(EXTENSIONS))
 
 
 def keys(path: str | Path) -> list[str]:
