@@ -2,8 +2,8 @@
 
     python benchmarks/loader.py [--files 100000] [--folder EMPTY_FOLDER]
 
-Prints JSON, in CPU time: microseconds a sample for order and keys, seconds to scan a folder of hard-linked pictures the first and
-the second time, microseconds to look up a row, and the private memory (PSS) that each of two workers adds.
+Prints JSON, in CPU time: microseconds a sample for order and keys, seconds to scan a folder of hard-linked pictures
+the first and the second time, microseconds to look up a row, and the memory (private, PSS) of each of two workers.
 """
 
 from __future__ import annotations
