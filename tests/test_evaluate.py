@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -19,8 +21,15 @@ from selftaught.downstream.finetune import Finetune, classify, finetune, steps_f
 from selftaught.downstream.intervals import BLOCKS, block_of, interval, leave_out
 from selftaught.downstream.sentence import gain_sentence
 from selftaught.downstream.splits import parse_budgets
+from selftaught.downstream.tables import (
+    append_rows,
+    write_map,
+    write_neighbours,
+    write_predictions,
+    write_thumbnails,
+)
 from selftaught.encoders.small import Small
-from selftaught.errors import ConfigError, DataError
+from selftaught.errors import ConfigError, DataError, RunError
 from selftaught.modalities.image import Image
 
 X, Y = load_digits(return_X_y=True)
@@ -215,8 +224,8 @@ def say(*gains, budgets=("10/class", "all"), **more):
 def test_the_sentence_word_for_word():
     said = say(gain("scratch", "10/class", 0.142, 0.119, 0.164), gain("scratch", "all", 0.006, -0.002, 0.013))
     assert said == (
-        "With 10 labels per class pre-training is worth +14.2 points (95 % CI 11.9 to 16.4) over training from scratch; "
-        "with all labels +0.6 (-0.2 to 1.3)."
+        "With 10 labels per class pre-training is worth +14.2 points (95 % CI 11.9 to 16.4) "
+        "over training from scratch; with all labels +0.6 (-0.2 to 1.3)."
     )
 
 
@@ -237,6 +246,41 @@ def test_no_clear_difference_losses_and_better_controls_are_said():
     assert "does as well there, for all we can tell" in say(won, gain("raw", "10/class", 0.01, -0.03, 0.05))
     assert say() == ""
     assert "Transductive" in say(won, transductive=True)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_measuring_again_replaces_and_other_data_are_added(tmp_path, result):
+    append_rows(tmp_path, result, data="digits")
+    append_rows(tmp_path, result, data="digits")
+    kept = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(kept["rows"]) == len(result.rows) and len(kept["gains"]) == len(result.gains)
+    other = evaluate({"pretrained": X[:300]}, Y[:300], budgets=("5/class",), seeds=1, data="other")
+    append_rows(tmp_path, other, data="other")
+    both = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(both["rows"]) == len(result.rows) + len(other.rows)
+    assert both["sentence"] == result.sentence  # the other had no control and nothing to say
+    (tmp_path / "evaluation.json").write_text("torn")
+    with pytest.raises(RunError, match="cannot be read"):
+        append_rows(tmp_path, result, data="digits")
+
+
+def test_tables_hold_what_the_report_reads(tmp_path, result):
+    names = [str(k) for k in range(10)]
+    write_predictions(tmp_path, result, paths=[f"{i}.png" for i in range(len(Y))], classes=names, protocol="knn")
+    write_neighbours(tmp_path, X, queries=[5, 9], k=3)
+    write_map(tmp_path, X[:60], labels=[names[y] for y in Y[:60]])
+    write_thumbnails(tmp_path, {4: np.zeros((200, 100, 3), np.uint8) + np.array([255, 0, 0], np.uint8)})
+    read = {path.stem: pq.read_table(path).to_pydict() for path in (tmp_path / "tables").iterdir()}
+    assert sorted(read) == ["map", "neighbours", "predictions", "thumbnails"]
+    assert set(read["predictions"]["protocol"]) == {"knn"}
+    assert read["predictions"]["path"][0] == f"{read['predictions']['id'][0]}.png"
+    assert read["neighbours"]["query"] == [5, 5, 5, 9, 9, 9] and read["neighbours"]["rank"] == [1, 2, 3] * 2
+    assert 5 not in read["neighbours"]["neighbour"][:3]
+    assert len(read["map"]["x"]) == 60 and read["map"]["label"][7] == names[Y[7]]
+    picture = cv2.imdecode(np.frombuffer(read["thumbnails"]["png"][0], np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None and picture.shape == (64, 32, 3) and tuple(picture[0, 0]) == (0, 0, 255)
 
 
 # --- features and fine-tuning, with the real parts -----------------------------------------------------------------

@@ -66,6 +66,8 @@ class Watch:
     paired: held-out batches with two views per sample in their first stream, for alignment; empty = not measured.
     labels: (N,) class numbers of the samples of ``plain``, -1 = unknown: adds online kNN. None = no labels.
     path: where health.json goes; None = nowhere.
+    batch_size: of the training, samples a step; what a check may cost is reckoned in its steps.
+    held_out: whether the samples were kept from the training; said in health.json.
     say: called with each new warning or alarm (a ``Verdict``), on rank 0.
     """
 
@@ -76,13 +78,14 @@ class Watch:
         *,
         labels: np.ndarray | None = None,
         path: str | Path | None = None,
+        batch_size: int = 64,
         held_out: bool = True,
         say: Callable[[Verdict], None] | None = None,
     ) -> None:
         self.plain, self.paired, self.held_out = plain, paired, held_out
         self.path = Path(path) if path else None
         self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
-        self.say = say
+        self.say, self.batch_size = say, batch_size
         self.history = History()
         self.verdicts: list[Verdict] = []
         self._start: list[float] = []  # norms of the encoder's matrices at step 0
@@ -95,7 +98,7 @@ class Watch:
         """Plans the checks; at step 0 measures the untrained encoder, with which all later figures are compared."""
         if state.fabric.global_rank != 0:
             return
-        self._planned = set(plan_checks(state.steps, state.steps_per_epoch, self._cost(state)))
+        self._planned = set(plan_checks(state.steps, state.steps_per_epoch, self._cost()))
         if not self.history.checks:
             self._start = _norms(_encoder(state.task))
             self._check(state, 0)
@@ -133,7 +136,7 @@ class Watch:
         """Seconds of checks that fall to one epoch, on the average."""
         started = time.perf_counter()
         self.measure(state)
-        apart = max(1.0, self._cost(state) / SHARE)
+        apart = max(1.0, self._cost() / SHARE)
         return (time.perf_counter() - started) * min(1.0, state.steps_per_epoch / apart)
 
     def state(self) -> dict[str, Any]:
@@ -241,12 +244,11 @@ class Watch:
                 return True
         return False
 
-    def _cost(self, state: Any) -> float:
-        """Of one check, in training steps: forward passes against forward and backward (twice a forward)."""
+    def _cost(self) -> float:
+        """Of one check, in training steps: a forward pass each, against two views forward and backward (three each)."""
         plain = sum(len(batch) for batch in _batches(self.plain))
         pairs = sum(2 * len(batch) for batch in _batches(self.paired))
-        per_step = 3 * 2 * max(1, getattr(state, "batch_size", 0) or 64)
-        return (plain + pairs) / per_step
+        return (plain + pairs) / (3 * 2 * self.batch_size)
 
 
 def _batches(given: Batches) -> Iterable[Batch]:

@@ -37,8 +37,6 @@ from selftaught.types import (
 )
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from selftaught.data.index import Index
     from selftaught.downstream.evaluate import Request
 
@@ -128,10 +126,11 @@ def finetune(
     recipe: Recipe | None = None,
     seed: int = 0,
     workers: int = 0,
-    fabric: Fabric | None = None,
+    fabric: Any = None,
 ) -> Task:
     """Trains ``encoder`` (in place) and a new head on ``rows`` of the index with class numbers ``target``.
 
+    ``fabric`` is a launched one of ``train.fabric``; None = made for this machine.
     Gives the trained Task, in eval mode: the state after the last step, never the best of several.
     """
     method = method or Finetune(classes=classes)
@@ -180,7 +179,7 @@ def trainer(
     most: int = 2000,
     batch_size: int = 64,
     workers: int = 0,
-    fabric: Fabric | None = None,
+    fabric: Any = None,
     **options: Any,
 ) -> Callable[[Request], np.ndarray]:
     """A trainer for ``evaluate``. ``make_encoder(seed)`` gives a fresh copy: pre-trained, or untrained by that seed.

@@ -1,4 +1,4 @@
-"""What the report reads: evaluation.json and the tables of a run, as parquet. Every file is written whole or not at all."""
+"""What the report reads: evaluation.json and the tables of a run, as parquet; each file whole or not at all."""
 
 from __future__ import annotations
 
