@@ -1,10 +1,31 @@
-"""Which encoder, at which input size, for these data on this machine, and why: what ``--encoder auto`` asks."""
+"""Which encoder, at which input size, for these data on this machine, and why: what ``--encoder auto`` asks.
+
+On a CPU the number of steps decides: a small network at a reduced size that sees the data often beats a large one that
+sees them a few times. So pictures are reduced until ``small`` sees them ``ENOUGH`` times in the time given, and widened
+where there is time to spare. On an accelerator the data decide: the more samples and the larger, the larger the model.
+Speeds are those of ``small`` on one core of a 2023 server with bf16, measured (docs/log.md); other machines differ by
+a factor, which moves the choice little.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from selftaught.encoders.small import CELLS, SMALLEST, stem_stride
+from selftaught.errors import EncoderError, must_be
+
+SIZES = (16, 32, 48, 64, 96)  # pixels a side that ``small`` is good at
+ENOUGH = 60  # times that two views of every sample should be seen
+PLENTY = 300  # above which a wider network is worth its price
+WIDTHS = (32, 64)
+MINUTES = 10.0  # where the user gives no time
+CELLS_PER_SECOND = 190_000  # stem cells of one view, width 32, depth 1, forward and backward, on one core
+LARGEST_ON_GPU = 224
+LONGEST = {1: 2048, 3: 64}  # cells per axis of a series or a volume beyond which it is reduced
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +48,84 @@ def choose(
 ) -> Choice:
     """``sample_shape``: (C, *space) of typical samples as stored; ``count`` of them; ``device`` "cpu", "cuda", "mps".
 
-    ``minutes``: the time the user gives the whole job, None = unknown. ``cores``: None = those of this machine.
+    ``minutes``: the time the user gives the whole job, None = unknown. ``cores``: None = those this process may use.
+    Raises EncoderError for samples that are no series, pictures or volumes.
     """
-    raise NotImplementedError
+    space = tuple(int(size) for size in sample_shape[1:])
+    if len(space) not in CELLS or min(space) < 1:
+        raise EncoderError(must_be("shape", "auto", "(C, *space) with 1, 2 or 3 axes of space", tuple(sample_shape)))
+    if str(device).split(":")[0] != "cpu" and len(space) == 2:
+        return _on_accelerator(space, count)
+    if len(space) != 2:
+        return _no_picture(space, count)
+    return _on_cpu(space, count, MINUTES if minutes is None else minutes, cores or _cores())
+
+
+def times_seen(size: Sequence[int], count: int, *, minutes: float, cores: int, width: int = 32) -> float:
+    """How often two views of each of ``count`` samples pass through ``small`` in that time, about."""
+    cells = math.prod(-(-side // stride) for side, stride in zip(size, stem_stride(size), strict=True))
+    views_per_second = cores * CELLS_PER_SECOND / cells * (32 / width) ** 1.8
+    return views_per_second * 60 * minutes / (2 * max(1, count))
+
+
+def _on_cpu(space: tuple[int, ...], count: int, minutes: float, cores: int) -> Choice:
+    """The largest size, then the largest width, at which the samples are still seen often enough."""
+    sizes = [size for size in SIZES if size <= min(space)] or [SIZES[0]]
+    options = [(size, width) for width in WIDTHS for size in sizes]
+    allowed = [
+        (size, width)
+        for size, width in options
+        if times_seen((size, size), count, minutes=minutes, cores=cores, width=width)
+        >= (ENOUGH if width == WIDTHS[0] else PLENTY)
+    ]
+    size, width = max(allowed, key=lambda one: (one[1], one[0])) if allowed else _cheapest(sizes)
+    seen = times_seen((size, size), count, minutes=minutes, cores=cores, width=width)
+    reason = (
+        f"small at {size} pixels, width {width}: {_number(cores)} {'sees' if cores == 1 else 'see'} {count:,} pictures "
+        f"about {_rounded(seen)} times in {minutes:g} minutes, and on a processor the number of steps decides."
+    )
+    return Choice("small", (size, size), {"width": width}, reason)
+
+
+def _on_accelerator(space: tuple[int, ...], count: int) -> Choice:
+    size = min(LARGEST_ON_GPU, min(space))
+    size = max(16, size // 16 * 16)
+    name = "resnet18"
+    if count >= 200_000 and size >= 160:
+        name = "vit_small"
+    elif count >= 20_000 and size > 64:
+        name = "resnet50"
+    why = {
+        "resnet18": "few or small pictures are learned best by a small convnet",
+        "resnet50": "there are enough pictures for a larger convnet, too few for a transformer",
+        "vit_small": "there are enough pictures for a transformer",
+    }[name]
+    return Choice(name, (size, size), {}, f"{name} at {size} pixels: {count:,} pictures on an accelerator; {why}.")
+
+
+def _no_picture(space: tuple[int, ...], count: int) -> Choice:
+    most = LONGEST[len(space)]
+    size = tuple(max(SMALLEST, min(side, most)) for side in space)
+    what = "series" if len(space) == 1 else "volumes"
+    shown = " x ".join(map(str, size))
+    reason = f"small at {shown} cells, width 32: {count:,} {what}; it takes any length and learns from few samples."
+    return Choice("small", size, {"width": 32}, reason)
+
+
+def _cheapest(sizes: Sequence[int]) -> tuple[int, int]:
+    """Where nothing is seen often enough: the size with the fewest stem cells, the larger of two equal ones."""
+    cells = {size: -(-size // stem_stride((size, size))[0]) for size in sizes}
+    return max(sizes, key=lambda size: (-cells[size], size)), WIDTHS[0]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _number(cores: int) -> str:
+    return {1: "one core", 2: "two cores"}.get(cores, f"{cores} cores")
+
+
+def _rounded(times: float) -> str:
+    """Two significant figures, as a whole number where it is one."""
+    return f"{float(f'{times:.2g}'):g}"
