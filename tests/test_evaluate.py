@@ -15,12 +15,12 @@ from torch import nn
 from selftaught.data.index import build_index
 from selftaught.data.loader import once
 from selftaught.data.source import open_source
+from selftaught.downstream.budgets import parse_budgets
 from selftaught.downstream.evaluate import evaluate
 from selftaught.downstream.features import calibrate, extract, extract_raw
 from selftaught.downstream.finetune import Finetune, classify, finetune, steps_for, trainer
 from selftaught.downstream.intervals import BLOCKS, block_of, interval, leave_out
 from selftaught.downstream.sentence import gain_sentence
-from selftaught.downstream.splits import parse_budgets
 from selftaught.downstream.tables import (
     append_rows,
     write_map,

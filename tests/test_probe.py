@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from selftaught.downstream import probe
+from selftaught.downstream.budgets import draw, parse_budget
 from selftaught.downstream.probe import DEFAULT, GRID, choose_strength, linear_probe
-from selftaught.downstream.splits import draw, parse_budget, split_rows
+from selftaught.downstream.splits import split_rows
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selftaught.downstream.splits import draw, folds, parse_budget, parse_budgets, split_rows
+from selftaught.downstream.budgets import draw, parse_budget, parse_budgets
+from selftaught.downstream.splits import folds, split_rows
 from selftaught.errors import ConfigError, DataError
 
 LABELS = np.repeat(np.arange(4), [40, 30, 20, 10])

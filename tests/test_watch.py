@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 from selftaught.data.index import build_index
 from selftaught.data.loader import Loader, Order, once
 from selftaught.data.source import open_source
+from selftaught.diagnostics.schedule import EARLY, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, judge
-from selftaught.diagnostics.watch import EARLY, Watch, plan_checks
+from selftaught.diagnostics.watch import Watch
 from selftaught.encoders.small import Small
 from selftaught.methods.simclr import SimCLR
 from selftaught.methods.vicreg import VICReg

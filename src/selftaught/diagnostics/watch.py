@@ -11,50 +11,24 @@ one sees. Beyond a minimum of early checks, the planned checks cost at most ``SH
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from selftaught.diagnostics import measures
+from selftaught.diagnostics.held_out import Batches, batches_of, compared, embed, figures, jsonable, kept_encoder, norms
+from selftaught.diagnostics.schedule import SHARE, peeks_at, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
 from selftaught.errors import SelftaughtError
-from selftaught.types import Batch, Features, Stream
 
-Batches = Sequence[Batch] | Callable[[], Iterable[Batch]]
-EARLY = (25, 50, 100, 150, 200)  # steps of the first checks, whatever they cost: collapse shows here
-SHARE = 0.02  # of the training that later checks may cost
-MOST = 200  # checks a run at most
 COLUMNS = ("rankme", "alpha_req", "alignment", "uniformity", "spread", "knn")  # of metrics.csv
-
-
-def plan_checks(steps: int, steps_per_epoch: int, cost: float) -> list[int]:
-    """Numbers of finished steps after which to check. ``cost`` of a check in training steps.
-
-    The early ones, then ends of epochs (and every 1,000 steps) that are far enough from the last check, then the end.
-    """
-    apart = max(1, math.ceil(cost / SHARE), steps // MOST)
-    planned = {0, steps} | {step for step in EARLY if step < steps}
-    last = max((step for step in planned if step < steps), default=0)
-    for step in range(steps_per_epoch, steps, steps_per_epoch) if steps_per_epoch < 1000 else range(1000, steps, 1000):
-        if step - last >= apart and steps - step >= apart:
-            planned.add(step)
-            last = step
-    return sorted(planned)
-
-
-def peeks_at(step: int) -> bool:
-    """Whether to peek after ``step`` finished steps: every fifth at first, where things go wrong, later every 50th."""
-    return step % (5 if step <= 300 else 50) == 0
 
 
 class Watch:
@@ -100,7 +74,7 @@ class Watch:
             return
         self._planned = set(plan_checks(state.steps, state.steps_per_epoch, self._cost()))
         if not self.history.checks:
-            self._start = _norms(_encoder(state.task))
+            self._start = norms(kept_encoder(state.task))
             self._check(state, 0)
             self.write()
 
@@ -157,32 +131,9 @@ class Watch:
 
     def measure(self, state: Any) -> dict[str, float]:
         """The figures of the encoder as it is, in eval mode; it is left as it was."""
-        encoder = _encoder(state.task)
-        with _evaluating(encoder), torch.inference_mode(), state.fabric.autocast():
-            z = torch.cat([_pooled(state, encoder, batch["plain"])[:, 0] for batch in _batches(self.plain)]).float()
-            pairs = [_pooled(state, encoder, next(iter(batch.streams.values()))) for batch in _batches(self.paired)]
-        return self._figures(z, torch.cat(pairs).float() if pairs else None)
-
-    def _figures(self, z: Tensor, pairs: Tensor | None) -> dict[str, float]:
+        z, pairs = embed(state, self.plain, self.paired)
         self.history.dim, self.history.samples = z.shape[1], len(z)
-        spread, variation = measures.spread(z), measures.variation(z)
-        seen = {
-            "rankme": measures.rankme(z),
-            "rank": measures.rankme(z, centre=True),
-            "dim": z.shape[1],
-            "alpha_req": measures.alpha_req(z),
-            "uniformity": measures.uniformity(z),
-            "spread": spread.mean,
-            "spread_min": spread.smallest,
-            "dead_share": spread.dead_share,
-        }
-        if pairs is not None:
-            seen["alignment"] = measures.alignment(pairs[:, 0], pairs[:, 1])
-            # Two samples are 2 variation^2 apart on the average: below 1, views are closer than samples.
-            seen["closeness"] = seen["alignment"] / max(2 * variation**2, 1e-12)
-        if self.labels is not None:
-            seen["knn"] = measures.knn_accuracy(z, self.labels.to(z.device))
-        return seen
+        return figures(z, pairs, self.labels)
 
     def columns(self) -> dict[str, float]:
         """The last check as columns of metrics.csv."""
@@ -191,7 +142,7 @@ class Watch:
     def to_json(self) -> dict[str, Any]:
         """What health.json holds."""
         verdicts = [dataclasses.asdict(verdict) for verdict in self.verdicts]
-        checks = [{name: _plain(value) for name, value in check.items()} for check in self.history.checks]
+        checks = [{name: jsonable(value) for name, value in check.items()} for check in self.history.checks]
         return {"measures": checks, "verdicts": verdicts, "samples": self.history.samples, "held_out": self.held_out}
 
     def write(self) -> None:
@@ -210,9 +161,9 @@ class Watch:
 
     def _peek(self, state: Any, step: int) -> Peek:
         growth = [
-            now / start for now, start in zip(_norms(_encoder(state.task)), self._start, strict=True) if start > 0
+            now / start for now, start in zip(norms(kept_encoder(state.task)), self._start, strict=True) if start > 0
         ]
-        z = _compared(state.outputs)
+        z = compared(state.outputs)
         return Peek(
             step,
             float(np.median(growth)) if growth else 1.0,
@@ -246,53 +197,6 @@ class Watch:
 
     def _cost(self) -> float:
         """Of one check, in training steps: a forward pass each, against two views forward and backward (three each)."""
-        plain = sum(len(batch) for batch in _batches(self.plain))
-        pairs = sum(2 * len(batch) for batch in _batches(self.paired))
+        plain = sum(len(batch) for batch in batches_of(self.plain))
+        pairs = sum(2 * len(batch) for batch in batches_of(self.paired))
         return (plain + pairs) / (3 * 2 * self.batch_size)
-
-
-def _batches(given: Batches) -> Iterable[Batch]:
-    return given() if callable(given) else given
-
-
-def _encoder(task: Any) -> nn.Module:
-    """The encoder that is kept: the first."""
-    return next(iter(task.encoders.values()))
-
-
-def _pooled(state: Any, encoder: nn.Module, stream: Stream) -> Tensor:
-    """(B, V, *stored) -> (B, V, D)."""
-    index = torch.arange(len(stream.data))
-    batch = Batch({"plain": stream}, index, index).to(next(encoder.parameters()).device)
-    x = state.task.prepare(batch)["plain"].data
-    out = encoder(x.flatten(0, 1))
-    return (out.pooled if isinstance(out, Features) else out).unflatten(0, x.shape[:2])
-
-
-def _compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
-    """(B, D) first views of what the method compares: its output "z", (B, V, D) or (B, D). None where it has none."""
-    z = outputs.get("z")
-    if z is None or z.ndim not in (2, 3) or len(z) < 4:
-        return None
-    return (z[:, 0] if z.ndim == 3 else z).detach().float()
-
-
-def _norms(encoder: nn.Module) -> list[float]:
-    matrices = [p.detach() for p in encoder.parameters() if p.ndim > 1 and p.requires_grad]
-    return torch.stack([matrix.float().norm() for matrix in matrices]).tolist() if matrices else []
-
-
-def _plain(value: float) -> float | None:
-    """JSON knows no nan."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module):
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.downstream.budgets import draw, parse_budgets
 from selftaught.downstream.comparison import Run, gains, summarise
 from selftaught.downstream.intervals import leave_out
 from selftaught.downstream.metrics import NAMES, weighted
 from selftaught.downstream.neighbors import knn_predict
 from selftaught.downstream.probe import linear_probe
 from selftaught.downstream.sentence import gain_sentence
-from selftaught.downstream.splits import Split, draw, parse_budgets, split_rows
+from selftaught.downstream.splits import Split, split_rows
 from selftaught.errors import ConfigError, DataError, must_be, nearest
 
 PROTOCOLS = ("knn", "linear", "finetune")

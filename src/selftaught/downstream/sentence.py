@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftaught.downstream.splits import Budget
+from selftaught.downstream.budgets import Budget
 
 AGAINST = {
     "scratch": "training from scratch",

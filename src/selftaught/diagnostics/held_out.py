@@ -1,0 +1,94 @@
+"""What a check and a peek look at: held-out samples through the encoder in eval mode, outputs, sizes of weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.diagnostics import measures
+from selftaught.types import Batch, Features, Stream
+
+Batches = Sequence[Batch] | Callable[[], Iterable[Batch]]
+
+
+def embed(state: Any, plain: Batches, paired: Batches) -> tuple[Tensor, Tensor | None]:
+    """Features (N, D) of untouched samples, and (M, 2, D) of pairs of views; the encoder is left as it was."""
+    encoder = kept_encoder(state.task)
+    with _evaluating(encoder), torch.inference_mode(), state.fabric.autocast():
+        z = torch.cat([_pooled(state, encoder, batch["plain"])[:, 0] for batch in batches_of(plain)]).float()
+        pairs = [_pooled(state, encoder, next(iter(batch.streams.values()))) for batch in batches_of(paired)]
+    return z, torch.cat(pairs).float() if pairs else None
+
+
+def figures(z: Tensor, pairs: Tensor | None, labels: Tensor | None) -> dict[str, float]:
+    """All measures of one check, by name. ``rank`` is RankMe of centred features, which the verdicts use."""
+    spread, variation = measures.spread(z), measures.variation(z)
+    seen = {
+        "rankme": measures.rankme(z),
+        "rank": measures.rankme(z, centre=True),
+        "dim": z.shape[1],
+        "alpha_req": measures.alpha_req(z),
+        "uniformity": measures.uniformity(z),
+        "spread": spread.mean,
+        "spread_min": spread.smallest,
+        "dead_share": spread.dead_share,
+    }
+    if pairs is not None:
+        seen["alignment"] = measures.alignment(pairs[:, 0], pairs[:, 1])
+        # Two samples are 2 variation^2 apart on the average: below 1, views are closer than samples.
+        seen["closeness"] = seen["alignment"] / max(2 * variation**2, 1e-12)
+    if labels is not None:
+        seen["knn"] = measures.knn_accuracy(z, labels.to(z.device))
+    return seen
+
+
+def batches_of(given: Batches) -> Iterable[Batch]:
+    return given() if callable(given) else given
+
+
+def kept_encoder(task: Any) -> nn.Module:
+    """The encoder that is kept: the first."""
+    return next(iter(task.encoders.values()))
+
+
+def _pooled(state: Any, encoder: nn.Module, stream: Stream) -> Tensor:
+    """(B, V, *stored) -> (B, V, D)."""
+    index = torch.arange(len(stream.data))
+    batch = Batch({"plain": stream}, index, index).to(next(encoder.parameters()).device)
+    x = state.task.prepare(batch)["plain"].data
+    out = encoder(x.flatten(0, 1))
+    return (out.pooled if isinstance(out, Features) else out).unflatten(0, x.shape[:2])
+
+
+def compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
+    """(B, D) first views of what the method compares: its output "z", (B, V, D) or (B, D). None where it has none."""
+    z = outputs.get("z")
+    if z is None or z.ndim not in (2, 3) or len(z) < 4:
+        return None
+    return (z[:, 0] if z.ndim == 3 else z).detach().float()
+
+
+def norms(encoder: nn.Module) -> list[float]:
+    matrices = [p.detach() for p in encoder.parameters() if p.ndim > 1 and p.requires_grad]
+    return torch.stack([matrix.float().norm() for matrix in matrices]).tolist() if matrices else []
+
+
+def jsonable(value: float) -> float | None:
+    """JSON knows no nan."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module):
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
