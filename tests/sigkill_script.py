@@ -1,7 +1,7 @@
 """A small SimCLR training as a process of its own, to be killed: ``python -m tests.sigkill_script RUN STEPS``.
 
-Prints "step N" after every step and "saving" while a checkpoint is being written. ``SLOW_SAVE`` seconds are spent in the
-middle of each write, between the tensors and the JSON, so that a kill can hit there.
+Prints "step N" after every step and "saving" while a checkpoint is being written. ``SLOW_SAVE`` seconds are spent in
+the middle of each write, with half a file on the disk, so that a kill can hit there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Tell(Callback):
 
 
 class SlowStore(Store):
-    """Writes the tensors, then waits, then writes the JSON."""
+    """Leaves half a file and waits before it writes the whole."""
 
     def _write(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], step: int) -> None:
         if slow := float(os.environ.get("SLOW_SAVE", "0")):

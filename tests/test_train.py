@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from selftaught.errors import ConfigError, DivergedError, RunError
+from selftaught.errors import ConfigError, DivergedError, Interrupted, RunError
 from selftaught.methods.simclr import SimCLR
 from selftaught.train import fabric as fabrics
 from selftaught.train.checkpoint import Store
@@ -29,6 +29,7 @@ from selftaught.train.plan import Costs, steps_within
 from selftaught.train.progress import Bar, Lines, MetricsFile, make_progress
 from selftaught.train.saving import Saving
 from selftaught.types import Batch
+from tests import sigkill_script
 from tests.small import Masked, Pictures, build
 
 STEPS = 24
@@ -52,6 +53,7 @@ def start_and_end(run: Path, wanted: str, number: int, *, after: float = 0.0, **
     """Starts the script, sends signal ``number`` once it prints ``wanted``, gives the exit code."""
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(command(run), env=environment(**extra), **pipe) as process:  # type: ignore[call-overload]
+        assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(wanted):
                 time.sleep(after)
@@ -64,8 +66,12 @@ def start_and_end(run: Path, wanted: str, number: int, *, after: float = 0.0, **
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(command(run), env=environment(), check=True, stdout=subprocess.DEVNULL)
+    assert sigkill_script.main(str(run), str(STEPS)) == 0
     return run
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
 def assert_bit_identical(run: Path, other: Path) -> None:
@@ -74,13 +80,14 @@ def assert_bit_identical(run: Path, other: Path) -> None:
     assert ours.tensors.keys() == theirs.tensors.keys() and len(ours.tensors) > 30
     for name, value in theirs.tensors.items():
         assert torch.equal(ours.tensors[name], value), name
-    read = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (run, other)]
-    for row, expected in zip(*read, strict=True):
+    for row, expected in zip(table(run / "metrics.csv"), table(other / "metrics.csv"), strict=True):
         for column in ("step", "epoch", "samples", "loss", "lr", "gradient_norm"):
             assert row[column] == expected[column], (row["step"], column)
 
 
-def test_resume_by_sigkill(uninterrupted: Path, tmp_path: Path) -> None:
+def test_resume_by_sigkill(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Killed at two random moments and once in the middle of writing a checkpoint, it ends with the same bits."""
     chance, run = random.Random(os.getpid()), tmp_path / "run"
     moments = sorted(chance.sample(range(2, STEPS - 3), 2))
@@ -90,17 +97,10 @@ def test_resume_by_sigkill(uninterrupted: Path, tmp_path: Path) -> None:
     assert start_and_end(run, "saving", signal.SIGKILL, SLOW_SAVE="30") == -signal.SIGKILL
     assert list((run / "checkpoints").glob("*.partial")), "the kill was meant to hit a write"
     before = last_checkpoint(run).step
-    done = subprocess.run(command(run), env=environment(THREADS="2"), check=True, capture_output=True, text=True)
-    assert f"resumed from {before}\n" in done.stdout and moments[0] - 1 <= before < STEPS
-    assert_bit_identical(run, uninterrupted)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_goes_on_later(uninterrupted: Path, tmp_path: Path, number: int) -> None:
-    run = tmp_path / "run"
-    assert start_and_end(run, "step 5\n", number, SLOW_STEP="0.05") == 130
-    assert 5 <= last_checkpoint(run).step < STEPS
-    subprocess.run(command(run), env=environment(), check=True, stdout=subprocess.DEVNULL)
+    monkeypatch.setenv("THREADS", "2")  # the run was started with one and keeps it
+    assert sigkill_script.main(str(run), str(STEPS)) == 0
+    assert f"resumed from {before}\n" in capsys.readouterr().out and moments[0] - 1 <= before < STEPS
+    assert torch.get_num_threads() == 1
     assert_bit_identical(run, uninterrupted)
 
 
@@ -109,13 +109,14 @@ def alone():
 
 
 class Signal(Callback):
-    def __init__(self, number: int, at: int) -> None:
-        self.number, self.at, self.steps = number, at, 0
+    def __init__(self, number: int, at: int, *, times: int = 1) -> None:
+        self.number, self.at, self.times, self.steps = number, at, times, 0
 
     def on_step(self, state: State, row: dict[str, Any]) -> None:
         self.steps += 1
         if state.clock.step + 1 == self.at:
-            os.kill(os.getpid(), self.number)
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
 
 
 def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
@@ -126,19 +127,31 @@ def test_sigusr1_saves_and_goes_on(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
-def test_a_second_run_into_the_folder_is_refused(tmp_path: Path) -> None:
-    extra = {"SLOW_STEP": "1"}
-    with subprocess.Popen(command(tmp_path), env=environment(**extra), stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None and first.stdout.readline() == "step 1\n"
-        second = subprocess.run(command(tmp_path), env=environment(), capture_output=True, text=True)
-        assert second.returncode == 2 and f"in use by process {first.pid}" in second.stderr
-        first.kill()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_goes_on_later(tmp_path: Path, number: int) -> None:
+    settings, store = Settings(8, steps=10, save_every=1e6), Store(tmp_path)
+    with pytest.raises(Interrupted, match=rf"Stopped by {signal.Signals(number).name} at step 4 of 10, after a check"):
+        fit(build(SimCLR()), Pictures(8), settings, fabric=alone(), store=store, callbacks=[Signal(number, 4)])
+    assert Interrupted.exit_code == 130 and store.steps() == [0, 4]
+    whole, resumed = build(SimCLR()), build(SimCLR())
+    fit(whole, Pictures(8), settings, fabric=alone())
+    assert fit(resumed, Pictures(8), settings, fabric=alone(), store=store).resumed_from == 4
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_second_sigint_ends_at_once() -> None:
+    watch = Signal(signal.SIGINT, 4, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(SimCLR()), Pictures(8), Settings(8, steps=10), fabric=alone(), callbacks=[watch])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path) -> None:
     fit(build(SimCLR()), Pictures(8), Settings(8, steps=3), fabric=alone(), store=Store(tmp_path))
     for changed, name in ((Settings(16, steps=3), "batch_size"), (Settings(8, steps=3, seed=1), "seed")):
-        with pytest.raises(RunError, match=rf"The '{name}' parameter of pretrain must be .* as in the run's checkpoint"):
+        with pytest.raises(
+            RunError, match=rf"The '{name}' parameter of pretrain must be .* as in the run's checkpoint"
+        ):
             fit(build(SimCLR()), Pictures(8), changed, fabric=alone(), store=Store(tmp_path))
     again = fit(build(SimCLR()), Pictures(8), Settings(8, steps=3), fabric=alone(), store=Store(tmp_path))
     assert (again.step, again.resumed_from) == (3, 3)
@@ -182,9 +195,7 @@ class Dear(Callback):
 def test_minutes_become_steps_before_step_0(tmp_path: Path) -> None:
     settings = Settings(8, minutes=0.1, steps_per_epoch=40)
     began = time.perf_counter()
-    result = fit(
-        build(SimCLR()), SlowPictures(8), settings, fabric=alone(), store=Store(tmp_path), callbacks=[Dear()]
-    )
+    result = fit(build(SimCLR()), SlowPictures(8), settings, fabric=alone(), store=Store(tmp_path), callbacks=[Dear()])
     spent = time.perf_counter() - began
     assert 0.75 * 6 < spent < 1.25 * 6  # 10 % on a quiet machine; tests share theirs
     assert result.step == result.steps
@@ -235,7 +246,7 @@ def test_metrics_are_cut_at_the_checkpoint_and_the_header_grows(tmp_path: Path) 
     metrics = MetricsFile(path)
     metrics.start(4)
     metrics.write({"step": 5, "loss": 0.25})
-    rows = list(csv.DictReader(path.open()))
+    rows = table(path)
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
     assert [row["rankme"] for row in rows] == ["", "", "7.5", "", ""] and rows[4]["loss"] == "0.25"
     assert list((tmp_path / "board").iterdir())
@@ -292,7 +303,7 @@ def test_callbacks_watch_without_a_trace(tmp_path: Path) -> None:
     fit(watched, Pictures(8), settings, fabric=alone(), callbacks=[watch], metrics=metrics, store=store)
     fit(plain, Pictures(8), settings, fabric=alone())
     assert watch.calls == ["start", "step", "step", "epoch", "step", "step", "epoch", "step", "epoch", "end"]
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rows = table(tmp_path / "metrics.csv")
     assert [row["rankme"] for row in rows] == ["", "12.5", "", "12.5", "12.5"]
     assert all(torch.equal(value, watched.state_dict()[name]) for name, value in plain.state_dict().items())
     found = store.load_latest()
@@ -333,7 +344,9 @@ def test_before_epoch_sweeps_in_eval_mode() -> None:
 
 
 def test_more_devices_than_there_are_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"The 'devices' parameter of pretrain must be .* Got 6400 instead\.") as caught:
+    with pytest.raises(
+        ConfigError, match=r"The 'devices' parameter of pretrain must be .* Got 6400 instead\."
+    ) as caught:
         make_fabric("cpu", devices=6400)
     assert caught.value.hint.startswith("Try --devices ")
     with pytest.raises(ConfigError, match="accelerator"):

@@ -1,0 +1,38 @@
+"""How batches reach the loop, and how long it waits for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from selftaught.types import Batch
+
+
+class Batches(Protocol):
+    """``batches(start, stop)`` yields this rank's share of global batches start, …, stop - 1; may have ``close``."""
+
+    def __call__(self, start: int, stop: int) -> Iterable[Batch]: ...
+
+
+class Feed:
+    """Iterates once; ``waited`` is in seconds and may be set back to 0. Close it, so that workers end."""
+
+    def __init__(self, batches: Batches, start: int, stop: int) -> None:
+        self.source = batches(start, stop) if start < stop else ()
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        iterator = iter(self.source)
+        while True:
+            began = time.perf_counter()
+            batch = next(iterator, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+    def close(self) -> None:
+        close = getattr(self.source, "close", None)
+        if close is not None:
+            close()
