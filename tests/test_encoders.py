@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -171,6 +172,28 @@ def test_config_rebuilds_the_same_architecture(case):
     again.load_state_dict(encoder.state_dict(), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(again(x).pooled, encoder(x).pooled, rtol=0, atol=0)
+
+
+def test_a_copy_is_the_same_and_independent(case):
+    """Teachers are copies."""
+    _, encoder, x = case
+    again = copy.deepcopy(encoder)
+    with torch.no_grad():
+        expected = encoder(x).pooled
+        torch.testing.assert_close(again(x).pooled, expected, rtol=0, atol=0)
+        for parameter in again.parameters():
+            parameter.add_(1)
+        torch.testing.assert_close(encoder(x).pooled, expected, rtol=0, atol=0)
+
+
+def test_a_class_token_is_no_pool_where_tokens_attend_causally(built):
+    for name in ("vit first", "timm vit"):
+        _, encoder, x = case_of(name, built)
+        causal, _ = encoder.context(encoder.embed(x), attend="causal")
+        with pytest.raises(EncoderError, match="mean or last"):
+            encoder.pool(causal)
+        with pytest.raises(EncoderError, match="one of none, causal"):
+            encoder.context(encoder.embed(x), attend="backwards")
 
 
 def test_what_is_replaced_does_not_count(case):

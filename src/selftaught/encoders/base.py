@@ -97,10 +97,7 @@ class Encoder(nn.Module):
         prefix, causal = getattr(tokens, "prefix", None), getattr(tokens, "causal", False)
         if self.pooling == "first":
             if causal:
-                raise EncoderError(
-                    must_be("pool", self.name, "mean or last when tokens attend causally", "first"),
-                    hint="The first token sees none of the others.",
-                )
+                raise refuse_first(self.name)
             return tokens.values[:, 0] if prefix is None else prefix[:, 0]
         if self.pooling == "last":
             return _last(tokens)
@@ -179,6 +176,14 @@ def _last(tokens: Tokens) -> Tensor:
     places = torch.arange(tokens.values.shape[1], device=tokens.values.device)
     last = torch.where(tokens.valid, places, 0).amax(1)
     return tokens.values[torch.arange(len(last), device=last.device), last]
+
+
+def refuse_first(name: str) -> EncoderError:
+    """For pooling by the class token where tokens attend causally."""
+    return EncoderError(
+        must_be("pool", name, "mean or last where tokens attend causally", "first"),
+        hint="The first token sees none of the others.",
+    )
 
 
 def refuse_partial(tokens: Tokens, attend: str | Tensor | None, name: str) -> None:

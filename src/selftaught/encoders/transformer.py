@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.encoders.base import Context, Encoder, mean_of_valid, normal_layers, whole_grid
+from selftaught.encoders.base import Context, Encoder, mean_of_valid, normal_layers, refuse_first, whole_grid
 from selftaught.errors import EncoderError, must_be
 from selftaught.ops.tokens import shrink
 from selftaught.types import Tokens
@@ -33,13 +33,9 @@ class Transformer(Encoder):
         pooling: str = "own",
         attend: str = "none",
     ) -> None:
-        if attend not in ("none", "causal"):
-            raise EncoderError(must_be("attend", name, "one of none, causal", attend))
+        _check_attend(name, attend)
         if attend == "causal" and (pooling == "first" or (pooling == "own" and net.global_pool == "token")):
-            raise EncoderError(
-                must_be("pool", name, "mean or last when attend is causal", "first"),
-                hint="The first token sees none of the others.",
-            )
+            raise refuse_first(name)
         super().__init__(
             name, shape, dim=net.num_features, options=options, hides=["drop", "replace"], pooling=pooling,
             depth=len(net.blocks),
@@ -76,6 +72,8 @@ class Transformer(Encoder):
         attend: str | Tensor | None = None,
         layers: Sequence[int] = (),
     ) -> tuple[Context, list[Tensor]]:
+        if isinstance(attend, str):
+            _check_attend(self.name, attend)
         wanted = normal_layers(layers, self.depth, self.name)
         documents = attend if isinstance(attend, Tensor) else None
         causal = (attend if isinstance(attend, str) else self.attend) == "causal"
@@ -92,6 +90,8 @@ class Transformer(Encoder):
         if self.pooling != "own":
             return super().pool(tokens)
         prefix = getattr(tokens, "prefix", None)
+        if getattr(tokens, "causal", False) and self.net.global_pool == "token":
+            raise refuse_first(self.name)
         if tokens.valid is not None and self.net.global_pool not in ("token", "avg"):
             raise self._refuse("token or avg where tokens are padded", "global_pool", self.net.global_pool)
         if tokens.valid is not None and self.net.global_pool == "avg":
@@ -187,3 +187,8 @@ def _may_attend(tokens: Tokens, prefix: int, *, causal: bool, documents: Tensor 
     if causal:
         may = may.tril()
     return (may | torch.eye(prefix + length, dtype=torch.bool, device=may.device))[:, None]  # no row without a column
+
+
+def _check_attend(name: str, attend: str) -> None:
+    if attend not in ("none", "causal"):
+        raise EncoderError(must_be("attend", name, "one of none, causal", attend))
