@@ -13,16 +13,16 @@ import time
 
 import torch
 import torchvision
-from lightly import loss, transforms
-from lightly.data import LightlyDataset
-from lightly.models.modules import heads
+from lightly import loss, transforms  # type: ignore[import-not-found]  # only in the peer's environment
+from lightly.data import LightlyDataset  # type: ignore[import-not-found]
+from lightly.models.modules import heads  # type: ignore[import-not-found]
 
 
 class SimCLR(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = torchvision.models.resnet18()
-        self.backbone.fc = torch.nn.Identity()
+        self.backbone.fc = torch.nn.Identity()  # type: ignore[assignment]
         self.projection_head = heads.SimCLRProjectionHead(input_dim=512, hidden_dim=512, output_dim=128)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

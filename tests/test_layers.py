@@ -38,7 +38,8 @@ MAY_IMPORT |= {
 MAY_IMPORT["commands"] = (LOWER | {"config", "export"}, {"rich", "yaml", "sklearn", "safetensors", "cv2", "pyarrow"})
 MAY_IMPORT["cli"] = (set(MAY_IMPORT), {"rich"})
 MAY_IMPORT["__init__"] = MAY_IMPORT["__main__"] = (set(MAY_IMPORT) | {"cli"}, set())
-ONLY_IN = {"timm": {"encoders/hub.py", "encoders/vit.py"}, "transformers": {"encoders/hub.py", "encoders/vit.py"}}
+MODEL_FILES = {"encoders/hub.py", "encoders/vit.py"}
+ONLY_IN = dict.fromkeys(("timm", "transformers", "huggingface_hub"), MODEL_FILES)
 SIBLINGS_ALLOWED = {"base"}  # methods never import methods, modalities never modalities, except their base
 
 
@@ -67,7 +68,7 @@ def violations(path: Path) -> list[str]:
             target = module[1] if len(module) > 1 else ""
             if target and target != part and target not in parts:
                 found.append(f"{name} imports {'.'.join(module)}")
-            if part in ("methods", "modalities") and target == part and module[2] not in SIBLINGS_ALLOWED:
+            if part in ("methods", "modalities") and target == part and not SIBLINGS_ALLOWED & set(module[2:3]):
                 found.append(f"{name} imports its sibling {'.'.join(module)}")
         elif top in ONLY_IN:
             if name not in ONLY_IN[top]:
