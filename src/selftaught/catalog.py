@@ -141,7 +141,8 @@ def encoder_names() -> dict[str, Path]:
             if isinstance(node, ast.ClassDef) and node.name.lower() == path.stem not in ("base", "transformer"):
                 found[path.stem] = path
             elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SIZES":
-                found |= dict.fromkeys(ast.literal_eval(node.value), path)
+                table = _literal(node.value)
+                found |= dict.fromkeys(table if isinstance(table, dict) else (), path)
     return found
 
 

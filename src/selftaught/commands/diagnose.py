@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 from selftaught.commands.run import Run, Speaker
@@ -13,7 +14,7 @@ SHOWN = ("rankme", "dim", "alpha_req", "alignment", "uniformity", "spread_min", 
 
 @command
 def diagnose(
-    run: Annotated[str, "", "folder of a run, finished or going on"],
+    run: Annotated[str | os.PathLike[str], "", "folder of a run, finished or going on"],
     *,
     quiet: Annotated[bool, "", "print nothing but errors"] = False,
 ) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from selftaught.errors import ConfigError, must_be
 
 @command
 def embed(
-    run: Annotated[str, "", "folder of a finished run"],
+    run: Annotated[str | os.PathLike[str], "", "folder of a finished run"],
     data: Annotated[Any, "", "what to embed, of the kind the run was trained on"],
     *,
     out: Annotated[str, "", "file to write: .parquet (path, part, embedding) or .npy (vectors alone)"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 from selftaught.commands.run import Run, Speaker
@@ -11,7 +12,7 @@ from selftaught.errors import ConfigError, must_be
 
 @command
 def evaluate(
-    run: Annotated[str, "", "folder of a finished run"],
+    run: Annotated[str | os.PathLike[str], "", "folder of a finished run"],
     data: Annotated[Any, "", "labelled data, of the kind the run was trained on"],
     *,
     labels: Annotated[Any, "", "folders, a column, a CSV of path,label[,split][,group], or y of arrays"],

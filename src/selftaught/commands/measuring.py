@@ -155,11 +155,9 @@ class Measuring:
         self.samples = both
 
     def _seen(self) -> np.ndarray:
-        """(N,) bool: in the data of the pre-training, by path, or by name, size and time where the folder moved."""
-        before = Index.open(self.run.folder / "index.arrow")
-        known = set(_identities(before, full=True)) | set(_identities(before, full=False))
-        pairs = zip(_identities(self.index, full=True), _identities(self.index, full=False), strict=True)
-        return np.array([full in known or short in known for full, short in pairs], bool)
+        """(N,) bool: which samples were in the data of the pre-training."""
+        known = {each for row in identities(Index.open(self.run.folder / "index.arrow")) for each in row}
+        return np.array([bool(known.intersection(row)) for row in identities(self.index)], bool)
 
     def _write(self, result: Evaluation) -> None:
         """Rows of other data that were measured before are kept."""
@@ -169,13 +167,6 @@ class Measuring:
             kept = [row for row in before.get(part, []) if row["data"] != _name(self.data)]
             found[part] = kept + found[part]
         write_text(path, json.dumps(found, indent=1))
-
-
-def _identities(index: Index, *, full: bool) -> list[tuple[Any, ...]]:
-    columns = [index.column(name) for name in ("path", "part", "size", "mtime_ns")]
-    if full:
-        return [(str(Path(index.root, path)), part, size) for path, part, size, _ in zip(*columns, strict=True)]
-    return [(Path(path).name, *rest) for path, *rest in zip(*columns, strict=True)]
 
 
 def _joined_labels(ours: Labels, theirs: Labels) -> Labels:

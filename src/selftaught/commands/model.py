@@ -62,25 +62,27 @@ class Model:
         return extract(self.encoder, batches, self.modality.normalise, rows=len(index), device=device)
 
 
-def load(run: str | os.PathLike[str]) -> Model:
-    """The model of a finished run: ``st.load("runs/first").embed("pictures/")``. Raises RunError if there is none."""
+def load(run: str | os.PathLike[str], *, encoder: Any = None) -> Model:
+    """The model of a finished run: ``st.load("runs/first").embed("pictures/")``. Raises RunError if there is none.
+
+    ``encoder``: your own module, built as it was for training, where the run was given one; it gets the weights.
+    """
     folder = Run.open(run).folder / "encoder"
     if not (folder / "config.json").is_file():
         hint = "The same pretrain command again goes on with it."
         raise RunError(f"The run {os.fspath(run)!r} is not finished: it holds no encoder yet.", hint=hint)
-    return load_encoder(folder)
+    return load_encoder(folder, encoder)
 
 
-def load_encoder(folder: Path, *, weights: bool = True) -> Model:
-    """From a folder that ``save_encoder`` wrote. ``weights=False``: as it was before training, but for the seed."""
+def load_encoder(folder: Path, module: Any = None) -> Model:
+    """From a folder that ``save_encoder`` wrote. ``module``: the user's own, for an encoder that was one."""
     from safetensors.torch import load_file
 
     from selftaught.encoders import make
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    encoder = make(config["encoder"])
-    if weights:
-        encoder.load_state_dict(load_file(folder / "model.safetensors"))
+    encoder = make(config["encoder"] if module is None else module, config["encoder"]["shape"])
+    encoder.load_state_dict(load_file(folder / "model.safetensors"))
     saved = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
     return Model(encoder, load_modality(saved), folder)
 

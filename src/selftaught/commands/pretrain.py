@@ -20,7 +20,7 @@ from selftaught.errors import ConfigError, DataError
 def pretrain(
     data: Annotated[Any, "", "folder, .csv manifest, .npz or .npy file; in Python also paths or arrays"],
     *,
-    out: Annotated[str, "", "folder of the run; made here, or gone on with"],
+    out: Annotated[str | os.PathLike[str], "", "folder of the run; made here, or gone on with"],
     modality: Annotated[Group, "modality", "kind of data; auto = by content"] = "auto",
     method: Annotated[Group, "method", "what to learn by; auto = the kind of data's own"] = "auto",
     encoder: Annotated[Group, "encoder", "what learns; auto = by size of the data and the machine"] = "auto",

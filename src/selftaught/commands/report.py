@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from selftaught.config import command
 
 @command
 def report(
-    run: Annotated[str, "", "folder of a run"],
+    run: Annotated[str | os.PathLike[str], "", "folder of a run"],
     *,
     quiet: Annotated[bool, "", "print nothing but errors"] = False,
 ) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -118,3 +119,28 @@ def joined(first: Samples, second: Samples) -> Samples:
     paths = [one.source.full(path) for one in (first, second) for path in one.source.paths]
     source = open_source(paths, first.modality.extensions)
     return Samples(source, first.modality, build_index(source, first.modality, accept_unreadable=True))
+
+
+def identities(index: Index) -> list[tuple[Any, ...]]:
+    """What each sample is known by, to tell whether it was in another index: any one in common is enough.
+
+    A file by its full path and size, or, where a folder moved, by its name, size and time; a row of an array by what it
+    holds, for arrays are cut and put together again.
+    """
+    columns = [index.column(name) for name in ("path", "part", "size", "mtime_ns")]
+    found: list[tuple[Any, ...]] = []
+    for path, part, size, mtime in zip(*columns, strict=True):
+        full = os.path.join(index.root, path)
+        if arrays.is_array(full):
+            found.append((_row_digest(full, int(part)),))
+        else:
+            found.append(((full, int(size)), (os.path.basename(path), int(size), int(mtime))))
+    return found
+
+
+def _row_digest(path: str, part: int) -> str:
+    try:
+        row = arrays.open_array(path)[part]
+    except (UnreadableError, OSError, IndexError):
+        return f"{path}[{part}]"  # gone since: nothing can be said but its name
+    return hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).hexdigest()

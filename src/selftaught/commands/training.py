@@ -29,7 +29,6 @@ from selftaught.train.fabric import make_fabric
 from selftaught.train.loop import Result, Settings, Task, fit
 from selftaught.train.optim import Recipe
 from selftaught.train.progress import MetricsFile, make_progress
-from selftaught.types import Batch
 
 SHOWN = 32  # samples in the pictures
 PAIRED = 256  # held-out samples with two views, for alignment
@@ -46,6 +45,7 @@ def train(request: dict[str, Any], before: Run | None, say: Speaker, began: floa
     parts.open_data(device=fabric.device.type, devices=fabric.world_size)
     if first:
         fabric.barrier()
+    labels = _labels(parts)
     parts.precision()
     parts.build()
     steps, minutes = parts.schedule()
@@ -56,7 +56,7 @@ def train(request: dict[str, Any], before: Run | None, say: Speaker, began: floa
             _write_start(parts, fabric)
             say(*_opening(parts))
         fabric.barrier()
-        watch = _watch(parts, say) if first else None
+        watch = _watch(parts, labels, say) if first else None
         result = _fit(parts, settings, fabric, watch)
         if first:
             _write_end(parts, result, watch)
@@ -115,7 +115,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
             store=Store(out / "checkpoints"),
             callbacks=[cast(Any, watch)] if watch else [],
             metrics=MetricsFile(out / "metrics.csv", tensorboard=out / "tensorboard") if watch else None,
-            progress=make_progress(quiet=request["quiet"]) if watch else None,
+            progress=make_progress() if watch and not request["quiet"] else None,
             sweep=lambda: once(parts.index, parts.modality, workers=parts.workers),
         )
     finally:
@@ -126,7 +126,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
 # --- health ------------------------------------------------------------------------------------------------------
 
 
-def _watch(parts: Preparation, say: Speaker) -> Watch:
+def _watch(parts: Preparation, labels: np.ndarray | None, say: Speaker) -> Watch:
     """Health on held-out samples: untouched ones in memory, and some with two views."""
     size = math.prod(parts.modality.shape())
     rows, held_out = health_rows(parts.held_rows, parts.train_rows, size)
@@ -138,19 +138,18 @@ def _watch(parts: Preparation, say: Speaker) -> Watch:
     return Watch(
         plain,
         list(paired),
-        labels=_labels(parts, rows, plain),
+        labels=None if labels is None else labels[rows][np.concatenate([batch.p.numpy() for batch in plain])],
         path=parts.out / "health.json",
         held_out=held_out,
         say=lambda verdict: say(f"{verdict.level}: {verdict.sentence}"),
     )
 
 
-def _labels(parts: Preparation, rows: np.ndarray, plain: list[Batch]) -> np.ndarray | None:
-    """Class numbers of the samples that health is measured on, in their order; they are watched, never learned from."""
+def _labels(parts: Preparation) -> np.ndarray | None:
+    """(N,) class numbers of all samples, where labels are given: they are watched, never learned from."""
     if parts.request["labels"] is None:
         return None
-    labels = read_labels(parts.samples.index, parts.request["labels"], parts.samples.source)
-    return labels.values[rows][np.concatenate([batch.p.numpy() for batch in plain])]
+    return read_labels(parts.samples.index, parts.request["labels"], parts.samples.source).values
 
 
 # --- the files of a run ------------------------------------------------------------------------------------------
@@ -223,12 +222,12 @@ def _opening(parts: Preparation) -> list[str]:
 
 def _closing(parts: Preparation, result: Result, watch: Watch | None) -> list[str]:
     verdicts = [one.sentence for one in watch.verdicts[-1:]] if watch else []
-    left_out = len(dict(parts.unreadable))
+    data, left_out = parts.request["data"], len(dict(parts.unreadable))
     quarantine = [f"{left_out:,} samples could not be read: {parts.out / 'quarantine.csv'}"] if left_out else []
     return [
         *result.notes,
         *quarantine,
         *verdicts,
         f"The encoder is in {parts.out / 'encoder'}, after {result.step:,} steps in {result.seconds:,.0f} s.",
-        f"Next: selftaught evaluate {parts.out} {parts.request['data']} --labels LABELS",
+        f"Next: selftaught evaluate {parts.out} {data if isinstance(data, str | Path) else 'DATA'} --labels LABELS",
     ]

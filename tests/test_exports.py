@@ -1,0 +1,56 @@
+"""The public names are pinned: adding or removing one is a decision, not an accident."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import selftaught as st
+from selftaught import catalog
+
+NAMES = [
+    "Model", "Run", "SelftaughtError", "demo", "diagnose", "embed", "encoders", "evaluate", "load", "methods",
+    "modalities", "pretrain", "report",
+]  # fmt: skip
+
+
+def test_all_is_pinned():
+    assert st.__all__ == NAMES == sorted(NAMES)
+    assert set(NAMES) <= set(dir(st))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_and_described(name):
+    found = getattr(st, name)
+    assert callable(found)
+    assert inspect.getdoc(found) or name in catalog.commands()  # the help of a command is tested in test_cli.py
+
+
+def test_every_command_is_a_function_of_the_package():
+    assert set(catalog.commands()) <= set(NAMES)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'pretrian'"):
+        st.pretrian  # noqa: B018
+
+
+def test_parts_and_commands_share_their_names_whoever_comes_first():
+    code = (
+        "import selftaught.report.page, selftaught as st; "
+        "assert st.report.page.write_report; "  # the part
+        "from selftaught.errors import RunError\n"
+        "try: st.report('nowhere')\n"
+        "except RunError as error: print(error)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert said.strip() == "The 'run' parameter of selftaught must be the folder of a run. Got 'nowhere' instead."
+
+
+def test_methods_and_modalities_can_be_asked_for_in_python():
+    assert "simclr" in st.methods(quiet=True)
+    assert st.methods("simclr", quiet=True)["temperature"]["default"] > 0
+    assert "image" in st.modalities(quiet=True)
