@@ -42,7 +42,7 @@ def demo(
         budgets=BUDGETS,
         seeds=seeds,
         epochs=10,
-        least=60,
+        least=150,
         workers=0,
         quiet=quiet,
     )

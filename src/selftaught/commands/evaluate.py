@@ -34,7 +34,7 @@ def evaluate(
         "scratch",
     ),
     epochs: Annotated[int, "in [1, 10000]", "passes over the labels in fine-tuning and from scratch"] = 30,
-    least: Annotated[int, "in [1, inf)", "optimiser steps of fine-tuning at least, for few labels"] = 100,
+    least: Annotated[int, "in [1, inf)", "optimiser steps of fine-tuning at least, for few labels"] = 200,
     transductive: Annotated[bool, "", "also test on samples that were in the pre-training"] = False,
     workers: Annotated[int | None, "in [0, 4096]", "processes that read data"] = None,
     accept_unreadable: Annotated[bool, "", "go on although more than 5 % cannot be read"] = False,

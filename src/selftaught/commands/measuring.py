@@ -14,7 +14,7 @@ import torch
 from selftaught.commands.choices import workers as choose_workers
 from selftaught.commands.model import Model, load
 from selftaught.commands.run import Run, Speaker
-from selftaught.commands.samples import joined, read_again
+from selftaught.commands.samples import Samples, identities, joined, read_again
 from selftaught.commands.tables import print_summary, write_tables
 from selftaught.data.index import Index
 from selftaught.data.keys import stream_key

@@ -108,12 +108,14 @@ def _save(path: Path, columns: dict[str, Any]) -> None:
 
 def print_summary(result: Evaluation) -> None:
     """The table, what had to be said, and the sentence."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     budgets = list(dict.fromkeys(row["budget"] for row in result.summary))
-    table = Table("protocol", "features", *budgets, title="Accuracy in %, with 95 % intervals", title_justify="left")
+    title = "Accuracy in %, with 95 % intervals, by labels used"
+    table = Table("protocol", "features", *budgets, box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     cells = {
         (row["protocol"], row["features"], row["budget"]): row for row in result.summary if row["metric"] == "accuracy"
     }
@@ -129,5 +131,5 @@ def print_summary(result: Evaluation) -> None:
 def _percent(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
-    interval = "" if row["low"] is None else f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+    interval = "" if row["low"] is None else f" ({100 * row['low']:.0f}–{100 * row['high']:.0f})"
     return f"{100 * row['mean']:.1f}{interval}"
