@@ -2,10 +2,11 @@
 
     python benchmarks/equal_time.py TRAIN TEST --peer-python /path/to/python-with-lightly [--minutes 10] [--seeds 3]
 
-TRAIN and TEST are folders with one sub-folder per class; labels are used by the probes alone. Three arms, alternating: lightly's
-SimCLR loop with ResNet-18 at 64 pixels, ours with the same network and size, and ours with everything left to ``auto``.
-kNN (k = 20, temperature 0.07) and a linear probe on all labels, by the same code for all arms. One row per arm and seed is
-appended to --out, so that the run can be stopped and gone on with; the table at the end reads that file.
+TRAIN and TEST are folders with one sub-folder per class; labels are used by the probes alone. Three arms,
+alternating: lightly's SimCLR loop with ResNet-18 at 64 pixels, ours with the same network and size, and ours with
+everything left to ``auto``. kNN (k = 20, temperature 0.07) and a linear probe on all labels, by the same code for all
+arms. One row per arm and seed is appended to --out, so that the run can be stopped and gone on with; the table at the
+end reads that file.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
     for arm in ARMS:
-        mine = [row for row in rows if (row["arm"], row["train"], row["minutes"]) == (arm, options.train, options.minutes)]
+        mine = [
+            row for row in rows if (row["arm"], row["train"], row["minutes"]) == (arm, options.train, options.minutes)
+        ]
         for measure in ("knn", "linear"):
             values = [row[measure] for row in mine]
             if values:

@@ -1,7 +1,8 @@
 """lightly's side of the comparisons: the SimCLR loop of its README, as a user would run it.
 
-Run by ``vs_lightly.py`` and ``equal_time.py`` with a Python that has lightly (``pip install lightly``); it imports nothing of ours.
-Prints one JSON line: images per second after the warm-up, seconds, steps. ``--bf16`` is the one change made by hand.
+Run by ``vs_lightly.py`` and ``equal_time.py`` with a Python that has lightly (``pip install lightly``); it imports
+nothing of ours. Prints one JSON line: images per second after the warm-up, seconds, steps. ``--bf16`` is the one
+change made by hand.
 """
 
 from __future__ import annotations

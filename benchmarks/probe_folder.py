@@ -1,9 +1,9 @@
-"""kNN and linear accuracy of one encoder on folders with class sub-folders: the same code for lightly's weights and for our runs.
+"""kNN and linear accuracy of one encoder on class folders: the same code for lightly's weights and our runs.
 
     python benchmarks/probe_folder.py RUN_OR_BACKBONE.pt TRAIN TEST
 
-A ``.pt`` file is the torchvision ResNet-18 that ``lightly_simclr.py`` saved, fed as lightly feeds it (64 pixels, ImageNet statistics).
-Labels of TRAIN and TEST serve the probes alone. Prints one JSON line.
+A ``.pt`` file is the torchvision ResNet-18 that ``lightly_simclr.py`` saved, fed as lightly feeds it (64 pixels,
+ImageNet statistics). Labels of TRAIN and TEST serve the probes alone. Prints one JSON line.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""End to end against lightly: its README's SimCLR loop and ours, same network, batch, folder and workers, alternating in one run.
+"""End to end against lightly: its README's SimCLR loop and ours, same network, batch, folder, workers, alternating.
 
     python benchmarks/vs_lightly.py FOLDER --peer-python /path/to/python-with-lightly [--size 96] [--rounds 2]
 
-ResNet-18 with the standard stem, batch 64, two loader workers, on two cores. Prints images per second (after a warm-up) and the
-proportional resident memory of the whole process tree (PSS: pages shared with workers count once), and the ratios.
-The targets are 2x at 96 pixels and 2.3x at 224 against lightly as it ships (fp32), 1.3x against its loop in bf16, at no more memory.
+ResNet-18 with the standard stem, batch 64, two loader workers, on two cores. Prints images per second (after a warm-
+up) and the proportional resident memory of the whole process tree (PSS: pages shared with workers count once), and
+the ratios. The targets are 2x at 96 pixels and 2.3x at 224 against lightly as it ships (fp32), 1.3x against its loop
+in bf16, at no more memory.
 """
 
 from __future__ import annotations
@@ -96,8 +97,13 @@ def main() -> None:
         for name, measure in arms.items():
             speed, memory = measure()
             seen[name].append((speed, memory))
-            print(f"{time.strftime('%H:%M:%S')} round {number} {name:13} {speed:7.1f} images/s {memory:7.0f} MB", flush=True)
-    middle = {name: [statistics.median(column) for column in zip(*values, strict=True)] for name, values in seen.items()}
+            print(
+                f"{time.strftime('%H:%M:%S')} round {number} {name:13} {speed:7.1f} images/s {memory:7.0f} MB",
+                flush=True,
+            )
+    middle = {
+        name: [statistics.median(column) for column in zip(*values, strict=True)] for name, values in seen.items()
+    }
     for name in ("lightly fp32", "lightly bf16"):
         speed, memory = (ours / theirs for ours, theirs in zip(middle["selftaught"], middle[name], strict=True))
         print(f"{options.size} pixels against {name}: {speed:.2f}x images/s, {memory:.2f}x memory")
