@@ -34,6 +34,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns the exit code: 0 done, 1 failed, 2 wrong request, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch loads: its C++ side warns of what is meant so
     debug = "--debug" in words
     try:
         return _run([word for word in words if word != "--debug"])
