@@ -268,16 +268,19 @@ def test_measuring_again_replaces_and_other_data_are_added(tmp_path, result):
 
 def test_tables_hold_what_the_report_reads(tmp_path, result):
     names = [str(k) for k in range(10)]
-    write_predictions(tmp_path, result, paths=[f"{i}.png" for i in range(len(Y))], classes=names, protocol="knn")
-    write_neighbours(tmp_path, X, queries=[5, 9], k=3)
+    write_predictions(tmp_path, result, name=lambda i: f"{i}.png", classes=names, protocol="knn")
+    features = np.where(np.arange(len(X))[:, None] == 5, np.nan, X)  # sample 5 could not be read
+    shown = write_neighbours(tmp_path, features, queries=2, k=3)
     write_map(tmp_path, X[:60], labels=[names[y] for y in Y[:60]])
     write_thumbnails(tmp_path, {4: np.zeros((200, 100, 3), np.uint8) + np.array([255, 0, 0], np.uint8)})
     read = {path.stem: pq.read_table(path).to_pydict() for path in (tmp_path / "tables").iterdir()}
     assert sorted(read) == ["map", "neighbours", "predictions", "thumbnails"]
     assert set(read["predictions"]["protocol"]) == {"knn"}
     assert read["predictions"]["path"][0] == f"{read['predictions']['id'][0]}.png"
-    assert read["neighbours"]["query"] == [5, 5, 5, 9, 9, 9] and read["neighbours"]["rank"] == [1, 2, 3] * 2
-    assert 5 not in read["neighbours"]["neighbour"][:3]
+    near = read["neighbours"]
+    assert near["query"] == [0] * 3 + [len(X) - 1] * 3 and near["rank"] == [1, 2, 3] * 2
+    assert 0 not in near["neighbour"][:3] and 5 not in near["neighbour"] and np.isfinite(near["similarity"]).all()
+    assert shown == sorted({*near["query"], *near["neighbour"]})
     assert len(read["map"]["x"]) == 60 and read["map"]["label"][7] == names[Y[7]]
     picture = cv2.imdecode(np.frombuffer(read["thumbnails"]["png"][0], np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None and picture.shape == (64, 32, 3) and tuple(picture[0, 0]) == (0, 0, 255)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from selftaught.commands.choices import workers as choose_workers
 from selftaught.commands.model import Model, load
 from selftaught.commands.run import Run, Speaker
-from selftaught.commands.samples import Samples, identities, joined, read_again
+from selftaught.commands.samples import identities, joined, read_again
 from selftaught.commands.tables import print_summary, write_tables
 from selftaught.data.index import Index
 from selftaught.data.keys import stream_key
@@ -23,9 +22,9 @@ from selftaught.data.loader import once
 from selftaught.downstream.evaluate import Evaluation, evaluate
 from selftaught.downstream.features import calibrate, extract, extract_raw
 from selftaught.downstream.finetune import trainer
+from selftaught.downstream.tables import append_rows
 from selftaught.encoders import make
 from selftaught.errors import DataError, EncoderError
-from selftaught.train.checkpoint import write_text
 
 CALIBRATED = 2048  # samples whose statistics an untrained encoder's batch norms get
 
@@ -90,8 +89,8 @@ class Measuring:
             data=_name(self.data),
             progress=None if say.silent else _counter(),
         )
-        self._write(result)
-        write_tables(self.run.folder / "tables", self.index, self.modality, vectors, self.labels, result.predictions)
+        append_rows(self.run.folder, result, data=_name(self.data))
+        write_tables(self.run.folder, self.index, self.modality, vectors, self.labels, result)
         if not say.silent:
             print_summary(result)
         return result
@@ -158,15 +157,6 @@ class Measuring:
         """(N,) bool: which samples were in the data of the pre-training."""
         known = {each for row in identities(Index.open(self.run.folder / "index.arrow")) for each in row}
         return np.array([bool(known.intersection(row)) for row in identities(self.index)], bool)
-
-    def _write(self, result: Evaluation) -> None:
-        """Rows of other data that were measured before are kept."""
-        path = self.run.folder / "evaluation.json"
-        found, before = result.to_json(), self.run.evaluation
-        for part in ("rows", "summary"):
-            kept = [row for row in before.get(part, []) if row["data"] != _name(self.data)]
-            found[part] = kept + found[part]
-        write_text(path, json.dumps(found, indent=1))
 
 
 def _joined_labels(ours: Labels, theirs: Labels) -> Labels:

@@ -18,10 +18,10 @@ import torch
 
 from selftaught import config
 from selftaught.commands import pictures
+from selftaught.commands.choices import PRECISIONS
 from selftaught.commands.model import save_encoder
 from selftaught.commands.preparation import Preparation, health_rows
 from selftaught.commands.run import Run, Speaker, command_line, environment
-from selftaught.data.labels import read_labels
 from selftaught.data.loader import Loader, Order, once
 from selftaught.diagnostics.watch import Watch
 from selftaught.train.checkpoint import Store, lock, write_text
@@ -34,29 +34,23 @@ SHOWN = 32  # samples in the pictures
 PAIRED = 256  # held-out samples with two views, for alignment
 
 
-def train(request: dict[str, Any], before: Run | None, say: Speaker, began: float) -> Run:
-    """Trains as asked, and writes everything that a run holds."""
+def train(parts: Preparation, say: Speaker, began: float) -> Run:
+    """Trains as asked, and writes everything that a run holds. ``began``: when the command did, for ``--minutes``."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what we say ourselves
-    parts = Preparation(request, before)
-    fabric = make_fabric(devices=request["devices"], precision=_precision(request, before))
-    first = fabric.global_rank == 0
-    if not first:
-        fabric.barrier()  # one process scans, the others find the index made
-    parts.open_data(device=fabric.device.type, devices=fabric.world_size)
-    if first:
-        fabric.barrier()
-    labels = _labels(parts)
+    fabric = make_fabric(devices=parts.request["devices"], precision=_precision(parts))
+    parts.choose_batch(device=fabric.device.type, devices=fabric.world_size)
     parts.precision()
-    parts.build()
     steps, minutes = parts.schedule()
     settings = _settings(parts, steps, minutes, spent=time.perf_counter() - began)
     settings.share(fabric.world_size)
+    parts.build()
+    first = fabric.global_rank == 0
     with lock(parts.out) if first else contextlib.nullcontext():
         if first:
             _write_start(parts, fabric)
             say(*_opening(parts))
         fabric.barrier()
-        watch = _watch(parts, labels, say) if first else None
+        watch = _watch(parts, say) if first else None
         result = _fit(parts, settings, fabric, watch)
         if first:
             _write_end(parts, result, watch)
@@ -64,21 +58,18 @@ def train(request: dict[str, Any], before: Run | None, say: Speaker, began: floa
     return Run(parts.out)
 
 
-def preview(request: dict[str, Any]) -> Path:
+def preview(parts: Preparation) -> Path:
     """Exactly the views of the first batches of training, as a picture beside the place of the run."""
-    parts = Preparation(request, None)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parts.open_data(device=device, devices=request["devices"] or 1)
+    parts.choose_batch(device=device, devices=parts.request["devices"] or 1)
     parts.measure()
     path = parts.out.with_name(parts.out.name + "-preview.png")
     with contextlib.closing(parts.loader(0, 4)) as loader:
         return pictures.write_views(path, loader, parts.modality, rows=SHOWN)
 
 
-def _precision(request: dict[str, Any], before: Run | None) -> str:
-    from selftaught.commands.choices import PRECISIONS
-
-    return before.config["derived"]["precision"] if before else PRECISIONS[request["precision"]]
+def _precision(parts: Preparation) -> str:
+    return parts.saved["derived"]["precision"] if parts.saved else PRECISIONS[parts.request["precision"]]
 
 
 def _settings(parts: Preparation, steps: int | None, minutes: float | None, *, spent: float) -> Settings:
@@ -126,30 +117,26 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
 # --- health ------------------------------------------------------------------------------------------------------
 
 
-def _watch(parts: Preparation, labels: np.ndarray | None, say: Speaker) -> Watch:
+def _watch(parts: Preparation, say: Speaker) -> Watch:
     """Health on held-out samples: untouched ones in memory, and some with two views."""
     size = math.prod(parts.modality.shape())
     rows, held_out = health_rows(parts.held_rows, parts.train_rows, size)
     index = parts.samples.index.select(rows)
     plain = list(once(index, parts.modality, batch_size=256, unreadable=parts.unreadable, accept_unreadable=True))
+    came = np.concatenate([batch.p.numpy() for batch in plain])  # all but the unreadable ones
+    labels = None if parts.labels is None else parts.labels[rows][came]
     count = min(PAIRED, len(index))
     order = Order(len(index), min(64, count), parts.request["seed"], "health")
     paired = Loader(index, parts.modality, parts.plan, order, stop=count // order.batch_size, accept_unreadable=True)
     return Watch(
         plain,
         list(paired),
-        labels=None if labels is None else labels[rows][np.concatenate([batch.p.numpy() for batch in plain])],
+        labels=labels,
         path=parts.out / "health.json",
+        batch_size=parts.order.batch_size,
         held_out=held_out,
         say=lambda verdict: say(f"{verdict.level}: {verdict.sentence}"),
     )
-
-
-def _labels(parts: Preparation) -> np.ndarray | None:
-    """(N,) class numbers of all samples, where labels are given: they are watched, never learned from."""
-    if parts.request["labels"] is None:
-        return None
-    return read_labels(parts.samples.index, parts.request["labels"], parts.samples.source).values
 
 
 # --- the files of a run ------------------------------------------------------------------------------------------

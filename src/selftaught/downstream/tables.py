@@ -45,41 +45,55 @@ def append_rows(run: str | Path, evaluation: Evaluation, *, data: str) -> Path:
 
 
 def write_predictions(
-    run: str | Path, evaluation: Evaluation, *, paths: Sequence[str], classes: Sequence[str], protocol: str = ""
+    run: str | Path, evaluation: Evaluation, *, name: Callable[[int], str], classes: Sequence[str], protocol: str = ""
 ) -> None:
-    """tables/predictions.parquet: id, path, true, predicted (names), confidence, protocol, budget, seed."""
+    """tables/predictions.parquet: id, path, true, predicted (names), confidence, protocol, budget, seed.
+
+    ``name(id)`` is what the page calls a sample.
+    """
     columns = evaluation.predictions
     if not columns:
         return
     keep = columns["protocol"] == protocol if protocol else np.ones(len(columns["id"]), bool)
     names = np.asarray(classes, object)
-    table = {name: values[keep] for name, values in columns.items()}
-    table["path"] = np.asarray(paths, object)[table["id"]]
+    table = {column: values[keep] for column, values in columns.items()}
+    called = {row: name(row) for row in np.unique(table["id"]).tolist()}
+    table["path"] = np.array([called[row] for row in table["id"].tolist()], object)
     table["true"], table["predicted"] = names[table["true"]], names[table["predicted"]]
     order = ("id", "path", "true", "predicted", "confidence", "protocol", "budget", "seed")
-    _table(run, "predictions", {name: table[name] for name in order})
+    _table(run, "predictions", {column: table[column] for column in order})
 
 
-def write_neighbours(run: str | Path, features: np.ndarray, *, queries: Sequence[int], k: int = 8) -> None:
-    """tables/neighbours.parquet: query, rank (from 1), neighbour, similarity (cosine); ids are rows of ``features``."""
-    asked = np.asarray(queries, np.int64)
-    index, similarity = search(features, features[asked], k=k + 1)
+def write_neighbours(run: str | Path, features: np.ndarray, *, queries: int = 12, k: int = 8) -> list[int]:
+    """tables/neighbours.parquet: query, rank (from 1), neighbour, similarity (cosine); ids are rows of ``features``.
+
+    ``queries`` samples spread over the data, against at most ``MOST``. Gives all ids that the table names.
+    """
+    rows = _some(features)
+    asked = rows[np.linspace(0, len(rows) - 1, min(queries, len(rows))).astype(int)]
+    index, similarity = search(features[rows], features[asked], k=k + 1)
     made: dict[str, list[Any]] = {"query": [], "rank": [], "neighbour": [], "similarity": []}
-    for query, near, close in zip(asked, index, similarity, strict=True):
+    for query, near, close in zip(asked, rows[index], similarity, strict=True):
         others = [(int(n), float(s)) for n, s in zip(near, close, strict=True) if n != query][:k]
         for rank, (neighbour, cosine) in enumerate(others, start=1):
             for name, value in zip(made, (int(query), rank, neighbour, cosine), strict=True):
                 made[name].append(value)
     _table(run, "neighbours", made)
+    return sorted({*made["query"], *made["neighbour"]})
 
 
 def write_map(run: str | Path, features: np.ndarray, *, labels: Sequence[str] = (), seed: int = 0) -> None:
     """tables/map.parquet: id, x, y, label: t-SNE (van der Maaten & Hinton 2008) of at most ``MOST`` samples."""
-    finite = np.flatnonzero(np.isfinite(features).all(axis=1))
-    rows = np.sort(np.random.default_rng(seed).permutation(finite)[:MOST])
+    rows = _some(features)
     place = flat_map(features[rows], seed=seed)
     names = np.asarray(labels, object)[rows] if len(labels) else np.full(len(rows), "", object)
     _table(run, "map", {"id": rows, "x": place[:, 0], "y": place[:, 1], "label": names})
+
+
+def _some(features: np.ndarray) -> np.ndarray:
+    """At most ``MOST`` rows, always the same, of samples that could be read (the others are nan)."""
+    finite = np.flatnonzero(np.isfinite(features).all(axis=1))
+    return np.sort(np.random.default_rng(0).permutation(finite)[:MOST])
 
 
 def flat_map(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
