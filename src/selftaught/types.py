@@ -42,7 +42,7 @@ class Sample:
     """One item as stored, before any view: ``streams`` has one entry ("image"), or one per sensor or language.
 
     A stream is an array, or something that becomes one through ``numpy.asarray`` and knows its ``shape`` before: a
-    picture that is still encoded, so that ``views`` can draw the crops first and decode at the smallest scale they allow.
+    picture that is still encoded, so that ``views`` draws the crops first and decodes at the smallest scale they allow.
     """
 
     streams: dict[str, Any]
@@ -59,7 +59,10 @@ class Sample:
 
 @dataclass(slots=True)
 class Views:
-    """The views of one sample, made in a worker, as stored (uint8 stays uint8). An untouched sample is one view, "plain"."""
+    """The views of one sample, made in a worker, as stored (uint8 stays uint8).
+
+    An untouched sample is one view in the group "plain".
+    """
 
     streams: dict[str, np.ndarray]  # group name -> (V, *shape)
     valid: dict[str, np.ndarray] = field(default_factory=dict)
