@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from selftaught import catalog
 from selftaught.catalog import REQUIRED, Parameter
-from selftaught.errors import ConfigError, Interrupted, SelftaughtError, nearest
+from selftaught.errors import ConfigError, Interrupted, RequestError, SelftaughtError, WorkerError, nearest
 
 ORDER = ("demo", "pretrain", "diagnose", "evaluate", "embed", "report", "run", "methods", "modalities", "encoders")
 EVERYWHERE = ("json", "debug", "help")
@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if "Connection closed by peer" in str(error):
+            return _complain(WorkerError("Another process of this training ended."), debug)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return _complain(SelftaughtError(f"Unexpected failure ({reason}).", hint="Run again with --debug."), debug)
 
@@ -235,6 +237,8 @@ def _plain(result: Any) -> Any:
 
 
 def _complain(error: SelftaughtError, debug: bool) -> int:
+    if not debug and os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, RequestError | WorkerError):
+        return error.exit_code  # the first process says the same, or why it ended
     if debug:
         import traceback
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,13 +21,15 @@ from selftaught.commands.samples import hold_out, measure, open_samples, read_ag
 from selftaught.commands.views import change_plan
 from selftaught.data.index import Index
 from selftaught.data.keys import stream_key
+from selftaught.data.labels import read_labels
 from selftaught.data.loader import Loader, Order
 from selftaught.encoders import make
 from selftaught.encoders.auto import choose
 from selftaught.errors import EncoderError, MethodError, RunError, must_be
-from selftaught.train.fabric import choose_precision
-from selftaught.train.feed import Batches
 from selftaught.types import Method, Plan
+
+if TYPE_CHECKING:
+    from selftaught.train.feed import Batches
 
 
 class Preparation:
@@ -39,15 +41,15 @@ class Preparation:
         self.out = Path(request["out"])
         self.derived = choices.Derived()
         self.unreadable: list[tuple[str, str]] = []
+        self.labels: np.ndarray | None = None  # (N,) class numbers: watched, never learned from
         self.method: Method | None = None
         if request["method"]["name"] != "auto":
             self.method = self._make_method(request["method"])
 
     # --- data ----------------------------------------------------------------------------------------------------
 
-    def open_data(self, *, device: str, devices: int) -> None:
-        """Index, modality, training rows, batch size. Heads of files are read, no pixels."""
-        self.device, self.devices = device, devices
+    def open_data(self) -> None:
+        """Index, modality, training rows. Heads of files are read, no pixels."""
         accept = self.request["accept_unreadable"]
         if self.saved:
             modality = load_modality(self.saved["preprocessing"])
@@ -61,7 +63,8 @@ class Preparation:
             self.method = self._make_method(config.check_group("method", group, {}))
         self.train_rows, self.held_rows = hold_out(len(self.samples.index), self.request["seed"])
         self.index = self.samples.index.select(self.train_rows)
-        self._choose_batch()
+        self._batch_size("cpu", self.request["devices"] or 1)  # refuses what does not fit the data, whatever the device
+        self._read_labels()
 
     @property
     def modality(self) -> Any:
@@ -86,16 +89,28 @@ class Preparation:
     def method_is_auto(self) -> bool:
         return self.request["method"]["name"] == "auto"
 
-    def _choose_batch(self) -> None:
+    def _read_labels(self) -> None:
+        """Labels that fit no sample, before anything is written."""
+        if self.request["labels"] is not None:
+            found = read_labels(self.samples.index, self.request["labels"], self.samples.source)
+            self.labels = found.values
+
+    def _batch_size(self, device: str, devices: int) -> int:
         assert self.method is not None
-        size = choices.batch_size(
+        return choices.batch_size(
             self.request["batch_size"],
             len(self.index),
-            device=self.device,
-            devices=self.devices,
+            device=device,
+            devices=devices,
             accumulate=self.request["accumulate"],
             smallest=self.method.needs().minimum_batch,
         )
+
+    def choose_batch(self, *, device: str, devices: int) -> None:
+        """Batch size and workers, for the devices there are."""
+        assert self.method is not None
+        self.device, self.devices = device, devices
+        size = self._batch_size(device, devices)
         reason = "" if self.request["batch_size"] else f"for {len(self.index):,} samples on {self.device}"
         self.derived.add("batch_size", self.saved["derived"]["batch_size"] if self.saved else size, reason)
         self.order = Order(len(self.index), self.derived.values["batch_size"], self.request["seed"])
@@ -222,6 +237,8 @@ class Preparation:
 
     def precision(self) -> str:
         """Fabric's word for it; chosen by the hardware where nobody asked."""
+        from selftaught.train.fabric import choose_precision  # imports lightning, which takes seconds
+
         if self.saved:
             return self.derived.add("precision", self.saved["derived"]["precision"])
         asked = choices.PRECISIONS[self.request["precision"]]

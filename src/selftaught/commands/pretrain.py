@@ -64,9 +64,13 @@ def pretrain(
         say(f"The run {out} is finished. Next: selftaught evaluate {out} DATA --labels LABELS")
         return before
 
-    from selftaught.commands import training  # torch, only once all that is cheap was checked
+    from selftaught.commands.preparation import Preparation  # torch, only once all that is cheap was checked
+
+    parts = Preparation(request, before)
+    parts.open_data()
+    from selftaught.commands import training  # lightning, which takes longer still
 
     if preview:
-        say(f"The views of the first batches are in {training.preview(request)}")
+        say(f"The views of the first batches are in {training.preview(parts)}")
         return Run(Path(out))
-    return training.train(request, before, say, began)
+    return training.train(parts, say, began)
