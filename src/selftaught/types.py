@@ -231,7 +231,7 @@ class Features:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What is learned and kept: ``embed`` (input -> tokens), ``context`` (tokens -> tokens), ``pool`` (-> one vector)."""
+    """What is learned and kept: ``embed`` (input -> tokens), ``context`` (-> tokens), ``pool`` (-> one vector)."""
 
     dim: int  # D of ``pooled``
     hides: frozenset[str]  # subset of {"drop", "replace"}: what it can do with hidden tokens
@@ -282,7 +282,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:
-        """After the optimiser moved: teachers, queues, banks, centres. Outputs are detached, this rank's whole share."""
+        """After the optimiser moved: teachers, queues, centres. Outputs are detached, this rank's whole share."""
 
     def before_epoch(self, sweep: Callable[[], Iterable[tuple[Tensor, Outputs]]], clock: Clock) -> None:
         """For clustering targets: ``sweep()`` yields (index, outputs in eval mode) over the training samples."""
