@@ -46,11 +46,11 @@ def test_the_reason_is_one_sentence_that_names_the_choice(shape, count, device):
 
 def test_a_laptop_gets_small_at_a_reduced_size():
     choice = choose((3, 224, 224), 3_000, device="cpu", minutes=10, cores=2)
-    assert choice.name == "small" and choice.size[0] <= 64
+    assert choice.name == "small" and choice.size == (64, 64) and choice.options == {"width": 32}
     assert "two cores" in choice.reason and "3,000 pictures" in choice.reason and "10 minutes" in choice.reason
 
 
-def test_pictures_are_never_enlarged_beyond_the_least_that_small_is_good_at():
+def test_pictures_are_not_enlarged():
     for side in (8, 20, 28, 40, 50, 70, 300):
         size = choose((3, side, side), 5_000, device="cpu", minutes=10, cores=2).size[0]
         assert size <= max(16, side)
@@ -68,7 +68,7 @@ def test_more_time_never_gives_less():
     for name, values in (("minutes", (1.0, 10.0, 100.0, 1_000.0)), ("cores", (1, 4, 16, 64))):
         costs = [cost(**{name: value}) for value in values]
         assert costs == sorted(costs) and costs[-1] > costs[0]
-    costs = [cost(count=value) for value in (300, 3_000, 30_000, 300_000)]
+    costs = [cost(count=value) for value in (100, 3_000, 30_000, 300_000)]
     assert costs == sorted(costs, reverse=True) and costs[-1] < costs[0]
 
 
