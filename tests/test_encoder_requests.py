@@ -14,7 +14,7 @@ from selftaught.encoders import OWN, check, list_encoders, make, wrap
 from selftaught.errors import EncoderError
 from selftaught.ops.tokens import keep
 
-from .encoder_cases import CASES, OPENED, TIMM, TINY_VIT, case_of, net_of, one_thread, twin_of, vectors  # noqa: F401
+from .encoder_cases import CASES, case_of, one_thread  # noqa: F401  the fixture is for every test here
 
 REFUSALS = [
     ("resnet99", (3, 32, 32), {}, "one of ours or a timm model", "resnet"),

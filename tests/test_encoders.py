@@ -15,7 +15,7 @@ from selftaught.errors import EncoderError
 from selftaught.ops.tokens import enlarge
 from selftaught.types import Encoder as Contract
 
-from .encoder_cases import CASES, OPENED, TIMM, TINY_VIT, case_of, net_of, one_thread, twin_of, vectors  # noqa: F401
+from .encoder_cases import CASES, TIMM, TINY_VIT, case_of, net_of, one_thread, twin_of, vectors  # noqa: F401  the fixture is for every test here
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,7 +10,7 @@ from selftaught.encoders import make
 from selftaught.errors import EncoderError
 from selftaught.ops.tokens import keep
 
-from .encoder_cases import CASES, OPENED, TIMM, TINY_VIT, case_of, net_of, one_thread, twin_of, vectors  # noqa: F401
+from .encoder_cases import OPENED, TINY_VIT, case_of, net_of, one_thread, twin_of  # noqa: F401  the fixture is for every test here
 
 
 def test_a_class_token_is_no_pool_where_tokens_attend_causally():
