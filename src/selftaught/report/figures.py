@@ -69,7 +69,9 @@ def chart(curves: Sequence[Curve], axes: Axes) -> Html | None:
     names = _names(curves, x, y) if axes.names else Html("")
     parts = [_grid(axes, x, y, y_ticks), *(_curve(one, x, y, rank) for rank, one in enumerate(curves)), names]
     width, height = axes.size
-    return tag("svg", *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=axes.label, style=f"max-width:{width}px")
+    return tag(
+        "svg", *parts, viewBox=f"0 0 {width} {height}", role="img", aria_label=axes.label, style=f"max-width:{width}px"
+    )
 
 
 def legend(curves: Sequence[Curve]) -> Html:
@@ -83,7 +85,9 @@ def legend(curves: Sequence[Curve]) -> Html:
     return tag("ul", *entries, class_="legend")
 
 
-def thin(x: Sequence[float], y: Sequence[float], *, most: int = 240) -> tuple[list[float], list[float], list[float], list[float]]:
+def thin(
+    x: Sequence[float], y: Sequence[float], *, most: int = 240
+) -> tuple[list[float], list[float], list[float], list[float]]:
     """Long series for a small chart: (x, mean, lowest, highest) of at most ``most`` runs of neighbouring finite points."""
     points = [(a, b) for a, b in zip(x, y, strict=False) if math.isfinite(a) and math.isfinite(b)]
     count = min(most, len(points))
@@ -104,7 +108,9 @@ def ticks(low: float, high: float, *, count: int = 4) -> list[float]:
 
 
 def _finite(one: Curve, log: bool) -> Curve:
-    keep = [i for i, (a, b) in enumerate(zip(one.x, one.y, strict=False)) if math.isfinite(a + b) and (a > 0 or not log)]
+    keep = [
+        i for i, (a, b) in enumerate(zip(one.x, one.y, strict=False)) if math.isfinite(a + b) and (a > 0 or not log)
+    ]
 
     def only(values: Sequence[float]) -> list[float]:
         return [values[i] if i < len(values) and math.isfinite(values[i]) else one.y[i] for i in keep]

@@ -31,7 +31,7 @@ def escape(value: object) -> Html:
     return Html(html.escape(text, quote=True))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """One element. Strings are escaped, ``Html`` is kept, None is left out; ``stroke_width=2`` is ``stroke-width="2"``,
     ``class_`` is ``class``, floats get one decimal."""
     opening = name + "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)

@@ -11,7 +11,10 @@ from selftaught.report.markup import Html, number, picture, tag
 from selftaught.report.read import Run, real, records
 
 _PICTURES = {
-    "samples": ("The data", "A sample of what was found, as stored. If this is not what you meant, nothing below matters."),
+    "samples": (
+        "The data",
+        "A sample of what was found, as stored. If this is not what you meant, nothing below matters.",
+    ),
     "views": (
         "What the encoder was shown",
         "Randomly transformed copies of the same samples. The encoder learned that copies of one sample belong together: "
@@ -19,9 +22,18 @@ _PICTURES = {
     ),
 }
 _MEASURES = {  # column -> (heading, what it says)
-    "rankme": ("Effective rank", "How many directions the features use (RankMe). Higher is better; a fall towards 1 is collapse."),
-    "alpha_req": ("Spectrum decay (alpha-ReQ)", "How fast the feature spectrum falls off. Near 1 is good; far above 1, few directions dominate."),
-    "alignment": ("Alignment", "Distance between two views of a sample. Lower is better, but 0 together with a low rank is collapse."),
+    "rankme": (
+        "Effective rank",
+        "How many directions the features use (RankMe). Higher is better; a fall towards 1 is collapse.",
+    ),
+    "alpha_req": (
+        "Spectrum decay (alpha-ReQ)",
+        "How fast the feature spectrum falls off. Near 1 is good; far above 1, few directions dominate.",
+    ),
+    "alignment": (
+        "Alignment",
+        "Distance between two views of a sample. Lower is better, but 0 together with a low rank is collapse.",
+    ),
     "uniformity": ("Uniformity", "How evenly features cover the sphere. Lower is better; 0 means all in one spot."),
     "spread": ("Spread", "Standard deviation of the features. 0 means that every sample gets the same vector."),
     "spread_min": ("Smallest spread", "Standard deviation of the least used dimension. 0 means a dead dimension."),
@@ -61,7 +73,9 @@ def pictures(run: Run) -> Html:
             caption = tag("figcaption", tag("strong", title + ". "), text)
             shown.append(tag("figure", picture(run.pictures[name], f"{title}: a grid of pictures"), caption))
     if len(shown) < len(_PICTURES):
-        lacking = " and ".join(f"{title.lower()} ({name}.png)" for name, (title, _) in _PICTURES.items() if name not in run.pictures)
+        lacking = " and ".join(
+            f"{title.lower()} ({name}.png)" for name, (title, _) in _PICTURES.items() if name not in run.pictures
+        )
         shown.append(missing(f"No picture of {lacking}. They are made by:", command(run, "pretrain")))
     return section("What it saw", "pictures", tag("div", *shown, class_="pair"))
 
@@ -70,12 +84,24 @@ def curves(run: Run) -> Html:
     """Loss and health over the steps, each in its own small chart."""
     tiles = [tile for tile in (*_losses(run), *_health(run)) if tile]
     if not tiles:
-        return section("How the training went", "training", missing("No metrics.csv with a finished step. It is made by:", command(run, "pretrain")))
+        return section(
+            "How the training went",
+            "training",
+            missing("No metrics.csv with a finished step. It is made by:", command(run, "pretrain")),
+        )
     lead = "The loss says that something is being learned; the health measures, taken without labels, say whether it is worth anything."
     note = None
     if not any(name in run.metrics for name in ("rankme", "uniformity")) and not records(run.health.get("measures")):
         note = missing("No health measures yet. They are made by:", command(run, "diagnose"))
-    return section("How the training went", "training", _verdicts(run), tag("div", *tiles, class_="tiles"), note, _held_out(run), lead=lead)
+    return section(
+        "How the training went",
+        "training",
+        _verdicts(run),
+        tag("div", *tiles, class_="tiles"),
+        note,
+        _held_out(run),
+        lead=lead,
+    )
 
 
 def verdict(run: Run) -> tuple[str, str] | None:
@@ -158,5 +184,11 @@ def _held_out(run: Run) -> Html | None:
     count = real(run.health.get("samples"))
     if math.isnan(count):
         return None
-    kind = "held-out samples that were not trained on" if run.health.get("held_out") else "samples that were also trained on"
-    return tag("p", f"Health is measured on {number(count)} {kind}. Shaded: range within neighbouring steps.", class_="note")
+    kind = (
+        "held-out samples that were not trained on"
+        if run.health.get("held_out")
+        else "samples that were also trained on"
+    )
+    return tag(
+        "p", f"Health is measured on {number(count)} {kind}. Shaded: range within neighbouring steps.", class_="note"
+    )
