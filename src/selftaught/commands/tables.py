@@ -55,7 +55,9 @@ def print_summary(result: Evaluation) -> None:
     console = Console()
     budgets = list(dict.fromkeys(row["budget"] for row in result.summary))
     title = "Accuracy in %, with 95 % intervals, by labels used"
-    table = Table("protocol", "features", *budgets, box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table = Table(
+        "protocol", "features", *budgets, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left"
+    )
     cells = {
         (row["protocol"], row["features"], row["budget"]): row for row in result.summary if row["metric"] == "accuracy"
     }
