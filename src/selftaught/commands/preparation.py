@@ -63,7 +63,7 @@ class Preparation:
             self.method = self._make_method(config.check_group("method", group, {}))
         self.train_rows, self.held_rows = hold_out(len(self.samples.index), self.request["seed"])
         self.index = self.samples.index.select(self.train_rows)
-        self._batch_size("cpu", self.request["devices"] or 1)  # refuses what does not fit the data, whatever the device
+        self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
         self._read_labels()
 
     @property
