@@ -44,9 +44,9 @@ def demo(
             test=(test_x, test_y),
             budgets=BUDGETS,
             seeds=seeds,
-            epochs=10,
-            least=120,
-            workers=0,
+            epochs=6,
+            least=80,
+            workers=1,
             quiet=quiet,
         )
     report(run, quiet=quiet)
