@@ -178,9 +178,7 @@ def _write_pictures(parts: Preparation) -> None:
 
 
 def _write_quarantine(parts: Preparation) -> None:
-    """path, reason of everything that could not be read; no file where all was fine."""
-    if not parts.unreadable:
-        return
+    """path, reason of everything that could not be read; the header alone where all was fine."""
     text = io.StringIO(newline="")
     lines = csv.writer(text)
     lines.writerow(["path", "reason"])

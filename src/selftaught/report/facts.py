@@ -66,7 +66,8 @@ def quarantine(run: Run) -> Html:
         if count > _QUARANTINED
         else None
     )
-    lead = f"{number(count)} {'file' if count == 1 else 'files'} could not be read and {'was' if count == 1 else 'were'} not trained on."
+    files, were = ("file", "was") if count == 1 else ("files", "were")
+    lead = f"{number(count)} {files} could not be read and {were} not trained on."
     return section(title, anchor, by_reason, tag("details", tag("summary", "Every path"), listed, more), lead=lead)
 
 
@@ -99,18 +100,23 @@ def reading(run: Run) -> Html:
     """What the words mean, what is not known, and what could not be read."""
     words = {
         "points": "Percentage points: from 80.0 % to 84.2 % is +4.2 points.",
-        "95 % interval": "From the spread over seeds. A seed draws which samples carry labels (and the split, where the data do not fix it) "
+        "95 % interval": "From the spread over seeds. A seed draws which samples carry labels (and the split, where "
+        "the data do not fix it) "
         "and starts the training. It does not cover other data, another pre-training, or wrong labels.",
         "raw input": "The same probe on the input itself (pixels). What the task needs no learning for.",
         "untrained": "The same encoder with random weights. What the architecture gives for nothing.",
-        "from scratch": "The same encoder trained on the same labels only, with the same epochs and augmentation as fine-tuning.",
+        "from scratch": "The same encoder trained on the same labels only, with the same epochs and augmentation as "
+        "fine-tuning.",
         "public weights": "An encoder of the same kind that somebody else trained on other data.",
-        "linear, fine-tuned, kNN": "A linear classifier on frozen features; the whole encoder trained on the labels; a vote of the nearest labelled samples.",
+        "linear, fine-tuned, kNN": "A linear classifier on frozen features; the whole encoder trained on the labels; "
+        "a vote of the nearest labelled samples.",
     }
     unknown = [
         "One pre-training was run: how much another seed of it would differ is not measured here.",
-        "The health measures need no labels, and so cannot know your task: they find a broken encoder, they do not prove a useful one.",
-        "The test samples come from the same source as the others. How the encoder does on data from elsewhere is not known.",
+        "The health measures need no labels, and so cannot know your task: they find a broken encoder, they do not "
+        "prove a useful one.",
+        "The test samples come from the same source as the others. How the encoder does on data from elsewhere is not "
+        "known.",
     ]
     listed = [part for word, text in words.items() for part in (tag("dt", word), tag("dd", text))]
     problems = (
@@ -149,7 +155,7 @@ def _sizes(run: Run) -> Html | None:
     seconds = last("seconds")
     sizes = {
         "steps": number(last("step")),
-        "epochs": number(last("epoch")),
+        "epochs": number(last("epoch") + 1),  # the column counts from 0
         "samples seen": number(last("samples")),
         "time": _duration(seconds),
         "samples a second": number(round(speeds[len(speeds) // 2])) if speeds else "–",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from selftaught.report.markup import Html, join, number, tag
 
 _CHARACTER = 6.3  # mean width of a character of 12-pixel text, in pixels
+_DIGIT = 7.8  # of a digit, of which tick labels consist
+_BOLD = 7.2  # of a character in bold
 _LINE = 15.0  # height of a line of text
 
 
@@ -88,7 +90,7 @@ def legend(curves: Sequence[Curve]) -> Html:
 def thin(
     x: Sequence[float], y: Sequence[float], *, most: int = 240
 ) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Long series for a small chart: (x, mean, lowest, highest) of at most ``most`` runs of neighbouring finite points."""
+    """Long series for a small chart: (x, mean, lowest, highest) of at most ``most`` runs of neighbouring points."""
     points = [(a, b) for a, b in zip(x, y, strict=False) if math.isfinite(a) and math.isfinite(b)]
     count = min(most, len(points))
     edges = [len(points) * part // count for part in range(count + 1)] if count else []
@@ -123,8 +125,8 @@ def _scales(curves: Sequence[Curve], axes: Axes) -> tuple[_Scale, _Scale, list[f
     xs = [value for one in curves for value in one.x]
     ys = [value for one in curves for values in (one.y, one.low, one.high) for value in values]
     marks = ticks(*_widened(min(ys), max(ys), axes.y_within))
-    left = 10 + _CHARACTER * max(len(axes.y_text(mark)) for mark in marks)
-    right = 12 + _CHARACTER * max(len(one.name) for one in curves) if axes.names else 14
+    left = 12 + _DIGIT * max(len(axes.y_text(mark)) for mark in marks)
+    right = 16 + _BOLD * max(len(one.name) for one in curves) if axes.names else 14
     width, height = axes.size
     low, high = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) * 0.5 - (not axes.x_log), max(xs) * 2 + 1)
     if axes.x_log:  # room for whiskers that are moved apart

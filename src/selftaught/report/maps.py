@@ -47,7 +47,7 @@ def scatter(
 def matrix(counts: dict[tuple[str, str], int], classes: Sequence[str], *, size: int = 640) -> Html:
     """Confusion matrix: a row per true class, a column per predicted one; darker = a larger share of the row.
 
-    Right is on the diagonal and blue, wrong off it and orange. Classes are named, and cells numbered, where there is room.
+    Right is on the diagonal and blue, wrong off it and orange. Classes are named, cells numbered where there is room.
     """
     count = len(classes)
     margin = 16 + min(110.0, 7.5 * max(len(_short(name, 14)) for name in classes)) if count <= 40 else 16.0
@@ -104,7 +104,7 @@ def _names(classes: Sequence[str], margin: float, cell: float) -> list[Html]:
 
 
 def _fit(values: Sequence[float], size: int):
-    """Values to pixels with a margin; the ends are the 0.5 and 99.5 % points if single outliers would shrink all else."""
+    """Values to pixels with a margin; the ends are the 0.5 and 99.5 % points if outliers would shrink all else."""
     low, high = min(values), max(values)
     span = high - low or 1.0
     return lambda value: 14 + (value - low) / span * (size - 28) if high > low else size / 2

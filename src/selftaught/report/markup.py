@@ -1,8 +1,8 @@
 """HTML and SVG that are safe by construction.
 
 Everything that users gave (paths, labels, values of their configuration) ends up on the page. A plain string is
-therefore escaped wherever it is put; only what ``tag`` itself made is ``Html`` and passes unchanged. There is no other way
-to make an element, so that a forgotten ``escape`` cannot happen.
+therefore escaped wherever it is put; only what ``tag`` itself made is ``Html`` and passes unchanged. There is no other
+way to make an element, so that a forgotten ``escape`` cannot happen.
 """
 
 from __future__ import annotations

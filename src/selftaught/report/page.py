@@ -1,8 +1,9 @@
 """One run folder -> one page that a person can read, keep and send on: ``RUN/report.html``.
 
-Pictures first, numbers with their intervals after, everything needed to repeat the run at the end. The page is one file:
-no script, no network (a content security policy forbids both), curves as inline SVG, pictures inlined. It is made from the
-files of the run alone, so it can be made again at any time, also of a run that was interrupted, or is still going on.
+Pictures first, numbers with their intervals after, everything needed to repeat the run at the end. The page is one
+file: no script, no network (a content security policy forbids both), curves as inline SVG, pictures inlined. It is made
+from the files of the run alone, so it can be made again at any time, also of a run that was interrupted, or is still
+going on.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # noth
 def write_report(run: str | Path) -> Path:
     """Writes ``RUN/report.html`` from the files of a run and returns its path.
 
-    Missing files become one line that says which command makes them; torn or odd ones are used as far as they can be read,
-    and what was left out is listed on the page. Raises ``RunError`` where ``run`` is no run folder or cannot be written to.
+    Missing files become one line that says which command makes them; torn or odd ones are used as far as they can be
+    read, and what was left out is listed on the page. Raises ``RunError`` where ``run`` is no run folder or cannot be
+    written to.
     """
     folder = Path(run)
     if not is_run(folder):

@@ -6,9 +6,6 @@ import math
 from collections import Counter, defaultdict
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from selftaught.report.maps import COLOURS, matrix, natural, scatter
 from selftaught.report.markup import Html, join, number, picture, tag
 from selftaught.report.read import Run, real
@@ -75,8 +72,8 @@ def map_(run: Run) -> Html:
     classes = len({name for name in names if name})
     again = f" There are {classes} classes and {COLOURS} colours, so colours repeat." if classes > COLOURS else ""
     caption = (
-        "Labels colour the points; they did not place them. Distances between far groups, and the size of a group, mean little."
-        + again
+        "Labels colour the points; they did not place them. Distances between far groups, and the size of a group, "
+        "mean little." + again
     )
     lead = f"{number(len(known))} samples; points that lie together have similar features. Hover for the label."
     return section(title, anchor, tag("figure", drawn, tag("figcaption", caption)), lead=lead)
@@ -107,17 +104,13 @@ def _predictions(run: Run) -> tuple[list[Row], str] | None:
     table = run.tables.get("predictions")
     if table is None or table.num_rows == 0:
         return None
-    told = []
+    rows, told = table.to_pylist(), []
     for column, choose in (("protocol", _first_protocol), ("budget", _largest), ("seed", _lowest)):
         if column in table.column_names:
-            value = choose(pc.unique(table[column]).to_pylist())
-            table = (
-                table.filter(pc.equal(table[column], pa.scalar(value, table[column].type)))
-                if value is not None
-                else table
-            )
+            value = choose(list(dict.fromkeys(row[column] for row in rows)))
+            rows = [row for row in rows if value is None or row[column] == value]
             told.append(_named(column, value))
-    return table.to_pylist(), f"Shown: {', '.join(told)}." if told else ""
+    return rows, f"Shown: {', '.join(told)}." if told else ""
 
 
 def _first_protocol(values: list[Any]) -> Any:
@@ -180,7 +173,8 @@ def _agreement(near: dict[Any, list[Row]], labels: dict[Any, str]) -> str:
     shares = Counter(label for label in labels.values() if label)
     chance = sum((value / shares.total()) ** 2 for value in shares.values())
     return (
-        f"{100 * sum(marks) / len(marks):.0f} % of the {number(len(marks))} neighbours in the table share their query's label; "
+        f"{100 * sum(marks) / len(marks):.0f} % of the {number(len(marks))} neighbours in the table share their "
+        "query's label; "
         f"by chance it would be {100 * chance:.0f} %."
     )
 

@@ -53,8 +53,8 @@ def worth(run: Run) -> Html:
             missing("Not evaluated yet. The comparison with the controls is made by:", command(run, "evaluate")),
         )
     lead = (
-        "The same labels, the same test samples, with and without pre-training. Every control that comes close is a reason "
-        "not to need it."
+        "The same labels, the same test samples, with and without pre-training. Every control that comes close is a "
+        "reason not to need it."
     )
     groups = list(dict.fromkeys((str(one.get("data", "")), str(one.get("task", ""))) for one in summary))
     parts = [_group(run, summary, group, headed=len(groups) > 1) for group in groups]
@@ -106,7 +106,7 @@ def _group(run: Run, summary: list[dict[str, Any]], group: tuple[str, str], *, h
 
 
 def _labels(rows: list[dict[str, Any]], budgets: list[str]) -> tuple[dict[str, float], bool]:
-    """Budget -> how many labels it was (measured in the rows), per class where the classes can be counted; x of the chart."""
+    """Budget -> how many labels it was (from the rows), per class where the classes can be counted; x of the chart."""
     counts = {
         name: _middle(real(one.get("n_train")) for one in rows if str(one.get("budget")) == name)
         for name in dict.fromkeys(budgets)
@@ -236,7 +236,8 @@ def _gains(run: Run, metric: str, labels: dict[str, float]) -> Html | None:
         for protocol, against in lines
     ]
     unit = "points: percentage points" if metric in _SHARES else "in units of the metric"
-    caption = f"What pre-training adds ({unit} of {_METRICS.get(metric, metric).split(',')[0].lower()}; 95 % interval, paired by seed)"
+    what = _METRICS.get(metric, metric).split(",")[0].lower()
+    caption = f"What pre-training adds ({unit} of {what}; 95 % interval, paired by seed)"
     key = "▲ better and ▼ worse than the control beyond the interval; ○ no difference that these seeds can show."
     return join([table(["", *map(budget_name, budgets)], body, caption=caption), tag("p", key, class_="note")])
 

@@ -17,8 +17,8 @@ _PICTURES = {
     ),
     "views": (
         "What the encoder was shown",
-        "Randomly transformed copies of the same samples. The encoder learned that copies of one sample belong together: "
-        "what you cannot recognise here, it was told to ignore.",
+        "Randomly transformed copies of the same samples. The encoder learned that copies of one sample belong "
+        "together: what you cannot recognise here, it was told to ignore.",
     ),
 }
 _MEASURES = {  # column -> (heading, what it says)
@@ -89,7 +89,10 @@ def curves(run: Run) -> Html:
             "training",
             missing("No metrics.csv with a finished step. It is made by:", command(run, "pretrain")),
         )
-    lead = "The loss says that something is being learned; the health measures, taken without labels, say whether it is worth anything."
+    lead = (
+        "The loss says that something is being learned; the health measures, taken without labels, say whether it is "
+        "worth anything."
+    )
     note = None
     if not any(name in run.metrics for name in ("rankme", "uniformity")) and not records(run.health.get("measures")):
         note = missing("No health measures yet. They are made by:", command(run, "diagnose"))
@@ -118,7 +121,8 @@ def verdict(run: Run) -> tuple[str, str] | None:
 def badge(level: str, sentence: str) -> Html:
     """A verdict: sign, word and colour say the same thing."""
     sign, word = _LEVELS[level]
-    return tag("p", tag("span", f"{sign} {word}", class_="sign"), " ", sentence, class_=f"badge {level}")
+    rest = sentence if not sentence.lower().startswith(f"{word.lower()}:") else sentence[len(word) + 1 :].strip()
+    return tag("p", tag("span", f"{sign} {word}", class_="sign"), " ", rest, class_=f"badge {level}")
 
 
 def _level(one: dict[str, Any]) -> str:
