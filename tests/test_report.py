@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +25,21 @@ EVIL = "<script>alert('é')</script>"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real run, short, evaluated without fine-tuning: the files are those that the commands write."""
-    digits = load_digits()
+    digits: Any = load_digits()
     x = (digits.images * 15.9).astype(np.uint8)[:400]
     run = tmp_path_factory.mktemp("report") / "run"
-    options = {"encoder": {"name": "small", "width": 8}, "modality": {"name": "image", "size": 8}, "quiet": True}
+    options: dict[str, Any] = {
+        "encoder": {"name": "small", "width": 8},
+        "modality": {"name": "image", "size": 8},
+        "quiet": True,
+    }
     st.pretrain(x, out=str(run), steps=4, batch_size=32, workers=0, **options)
     data = (x, digits.target[:400])
-    choice = {"protocols": ("knn", "linear"), "budgets": ("2/class", "all"), "controls": ("raw", "random")}
+    choice: dict[str, Any] = {
+        "protocols": ("knn", "linear"),
+        "budgets": ("2/class", "all"),
+        "controls": ("raw", "random"),
+    }
     st.evaluate(str(run), data, labels="y", seeds=2, workers=0, quiet=True, **choice)
     return run
 
@@ -70,7 +79,7 @@ def test_what_users_wrote_is_escaped(run: Path) -> None:
         pq.write_table(table.set_column(place, column, pa.array([EVIL] * len(table))), path)
     (run / "quarantine.csv").write_text(f'path,reason\n"{EVIL}","{EVIL}"\n', encoding="utf-8")
     for name in ("environment.json", "health.json"):
-        facts = json.loads((run / name).read_text())
+        facts: dict[str, Any] = json.loads((run / name).read_text())
         facts["command"] = EVIL
         facts["verdicts"] = [{"step": 1, "level": "alarm", "name": EVIL, "sentence": EVIL}]
         (run / name).write_text(json.dumps(facts))
