@@ -171,6 +171,12 @@ def test_auto_says_why(pictures, tmp_path, capsys):
     assert run.config["reasons"]["encoder"] in capsys.readouterr().out
 
 
+def test_a_run_that_accumulates_says_what_batch_norm_sees(pictures, tmp_path, capsys):
+    settings = {**SETTINGS, "quiet": False}
+    st.pretrain(pictures, out=tmp_path / "run", steps=2, accumulate=2, **settings)
+    assert "the loss sees all 8 samples, batch norm 4 at a time" in capsys.readouterr().out
+
+
 def test_killed_and_started_again_it_ends_with_the_same_weights(run, pictures, tmp_path):
     out = tmp_path / "run"
     words = [sys.executable, "-m", "selftaught", "pretrain", str(pictures), "--out", str(out), "--labels", "folders"]

@@ -80,6 +80,10 @@ def _settings(parts: Preparation, steps: int | None, minutes: float | None, *, s
     peak = parts.derived.add("lr", recipe.peak(parts.order.batch_size))
     why = f"{request['optimiser']} at a batch of {parts.order.batch_size}"
     parts.derived.add("lr", peak, why if request["lr"] is None else "")
+    if request["accumulate"] > 1:  # what a step then means is not what every user expects, so it is said
+        few = parts.order.batch_size // (request["accumulate"] * parts.devices)
+        why = f"micro-batches: the loss sees all {parts.order.batch_size} samples, batch norm {few} at a time"
+        parts.derived.add("accumulate", request["accumulate"], why)
     return Settings(
         batch_size=parts.order.batch_size,
         steps=steps,
