@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import selftaught as st
 from selftaught.commands.samples import hold_out, infer
-from selftaught.errors import RunError
+from selftaught.errors import ModalityError, RunError
 from selftaught.train.checkpoint import lock
 
 ENCODER = {"name": "small", "width": 4}
@@ -155,6 +155,9 @@ def test_the_kind_of_data_is_told_by_content(pictures, tmp_path):
     ):
         np.save(tmp_path / f"{name}.npy", array)
         assert infer(tmp_path / f"{name}.npy") == kind, name
+    np.save(tmp_path / "odd.npy", rng.random((5, 2, 2, 2, 2), np.float32))
+    with pytest.raises(ModalityError, match=r"Arrays of shape \(5, 2, 2, 2, 2\) may be image or series"):
+        infer(tmp_path / "odd.npy")
 
 
 def test_series_go_the_same_road(tmp_path):

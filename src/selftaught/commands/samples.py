@@ -24,6 +24,7 @@ HELD_OUT = 0.05  # share of the samples that health is measured on
 FEWEST, MOST = 128, 2048  # of them
 AT_MOST = 0.1  # of the data
 TOO_FEW = 64  # below, health is measured on training samples
+_SAY_WHICH = "Say which with --modality."
 
 
 @dataclass
@@ -67,23 +68,24 @@ def infer(data: Any) -> str:
     extension, _ = kinds.most_common(1)[0]
     fitting = [name for name, extensions in claims.items() if extension in extensions]
     if extension in arrays.EXTENSIONS and len(fitting) > 1:
-        return _by_shape(source.full(source.paths[0]), fitting)
+        return _by_claim(source.full(source.paths[0]), fitting)
     if len(fitting) != 1:
         which = f"{' or '.join(fitting)}" if fitting else f"no kind known ({', '.join(claims)})"
-        raise ModalityError(f"Files ending in {extension!r} may be {which}.", hint="Say which with --modality.")
+        raise ModalityError(f"Files ending in {extension!r} may be {which}.", hint=_SAY_WHICH)
     return fitting[0]
 
 
-def _by_shape(path: str, fitting: list[str]) -> str:
-    """Small integers, four axes, or two axes of like length are pictures; the rest are series."""
+def _by_claim(path: str, fitting: list[str]) -> str:
+    """Arrays belong to the modality that claims their shape and type most. Raises ModalityError where two do."""
     try:
         array = arrays.open_array(path)
     except UnreadableError as error:
         raise ModalityError(f"The arrays {path!r} cannot be read: {error}.") from error
-    shape = array.shape[1:]
-    alike = len(shape) == 2 and min(shape) >= 8 and max(shape) <= 4 * min(shape)
-    name = "image" if array.dtype.kind == "u" or len(shape) == 3 or alike else "series"
-    return name if name in fitting else fitting[0]
+    claims = {name: catalog.load("modality", name).claims(array.shape[1:], array.dtype.kind) for name in fitting}
+    best = [name for name in fitting if claims[name] == max(claims.values())]
+    if len(best) > 1:
+        raise ModalityError(f"Arrays of shape {array.shape} may be {' or '.join(best)}.", hint=_SAY_WHICH)
+    return best[0]
 
 
 def refuse_foreign(name: str, options: dict[str, Any]) -> None:

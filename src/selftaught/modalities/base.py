@@ -27,6 +27,11 @@ class Modality:
     default_encoder: ClassVar[str] = "auto"
     pretext: ClassVar[Mapping[str, int]] = {}  # discrete transformations and how many values each has: {"rotation": 4}
 
+    @classmethod
+    def claims(cls, shape: tuple[int, ...], kind: str) -> float:
+        """How surely an array of samples of ``shape`` and NumPy kind ("u", "f", …) is of this modality, in [0, 1]."""
+        return 0.0
+
     def items(self, path: str) -> Iterable[Item]:
         """The samples in one file, without decoding it: cheap enough for a million files.
 
