@@ -141,6 +141,8 @@ class Preparation:
             self._choose()
         self.derived.add("modality", self.modality.name, "by content" if self._is_auto("modality") else "")
         self.derived.add("shape", list(self.modality.shape()))
+        if (whole := list(self.modality.plain_shape())) != list(self.modality.shape()):
+            self.derived.add("whole_shape", whole, "random crops show things larger than whole pictures do")
 
     def preprocessing(self) -> dict[str, Any]:
         """Which modality, its options and what it measured: enough to read other data in the same way."""
@@ -164,9 +166,12 @@ class Preparation:
         choice = choose(self.modality.shape(), len(self.index), device=self.device, minutes=minutes)
         self.derived.add("encoder", choice.name, choice.reason)
         self.derived.add("encoder_options", choice.options)
-        if not self.request["modality"].get("size") and choice.size != tuple(self.modality.shape()[1:]):
-            options = {**self._modality_options(), "size": choice.size[0]}
-            self.samples.modality = catalog.load("modality", self.modality.name)(**options)
+        given = {key: value for key, value in self._modality_options().items() if value}  # 0 = not given
+        chosen, whole = choice.size, choice.whole or choice.size
+        as_they_are = tuple(self.modality.shape()[1:]) == chosen and tuple(self.modality.plain_shape()[1:]) == whole
+        if not as_they_are and not given.get("size"):
+            sizes = {"size": chosen[0], "whole_size": whole[0]}
+            self.samples.modality = catalog.load("modality", self.modality.name)(**{**sizes, **given})
             measure(self.samples, self.train_rows, self.request["seed"])
 
     def _modality_options(self) -> dict[str, Any]:
@@ -193,6 +198,7 @@ class Preparation:
         assert self.method is not None
         needs, encoder = self.method.needs(), self.encoder
         title, name = type(self.method).__name__, self.derived.values["encoder"]
+        encoder.grid(self.modality.plain_shape())  # refuses a whole_size that it cannot take
         if needs.encoders != ("encoder",):
             raise MethodError(
                 f"{title} needs several encoders ({', '.join(needs.encoders)}), which pretrain cannot give."

@@ -123,7 +123,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
 
 def _watch(parts: Preparation, say: Speaker) -> Watch:
     """Health on held-out samples: untouched ones in memory, and some with two views."""
-    size = math.prod(parts.modality.shape())
+    size = math.prod(parts.modality.plain_shape())
     rows, held_out = health_rows(parts.held_rows, parts.train_rows, size)
     index = parts.samples.index.select(rows)
     plain = list(once(index, parts.modality, batch_size=256, unreadable=parts.unreadable, accept_unreadable=True))

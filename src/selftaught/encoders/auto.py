@@ -23,6 +23,7 @@ LARGEST, SMALLER, LEAST = 64, 48, 16  # pixels a side; above 64 the stem strides
 FEW = 20_000  # pictures passed in the time, below which 48 pixels do as well as 64 at 0.6 times the cost
 PLENTY = 300  # times every sample is seen, above which a wider network is worth its price
 WIDTHS = (32, 64)
+ENLARGED = 5 / 3  # whole pictures against views: a random crop of 20 to 100 % shows things about that much larger
 MINUTES = 10.0  # where the user gives no time
 CELLS_PER_SECOND = 200_000  # stem cells of one view, width 32, depth 1, forward and backward, on one core
 LARGEST_ON_GPU = 224
@@ -37,6 +38,7 @@ class Choice:
     size: tuple[int, ...]  # input size per axis: pixels, frames, samples
     options: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    whole: tuple[int, ...] = ()  # size of whole samples when they are embedded; () = as ``size``
 
 
 def choose(
@@ -79,7 +81,8 @@ def _on_cpu(space: tuple[int, ...], count: int, minutes: float, cores: int) -> C
         f"small at {size} pixels, width {width}: {_number(cores)} {see} {count:,} pictures about {_rounded(seen)} "
         f"times in {minutes:g} {unit}, and on a processor the number of steps decides."
     )
-    return Choice("small", (size, size), {"width": width}, reason)
+    whole = max(size, min(min(space), int(size * ENLARGED) // 8 * 8))
+    return Choice("small", (size, size), {"width": width}, reason, (whole, whole))
 
 
 def _size(side: int, *, few: bool) -> int:

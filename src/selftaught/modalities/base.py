@@ -92,6 +92,10 @@ class Modality:
         """(C, *space) of one normalised view at the run's input size; known after ``fit``."""
         raise NotImplementedError
 
+    def plain_shape(self) -> tuple[int, ...]:
+        """(C, *space) of one normalised untouched sample, where that is not ``shape``."""
+        return self.shape()
+
     def state(self) -> dict[str, Any]:
         """JSON-able: configuration and what ``fit`` measured; enough to rebuild the modality."""
         raise NotImplementedError

@@ -43,14 +43,17 @@ class Image(Modality):
         self,
         *,
         size: Annotated[int, "in [0, 4096]", "side of the encoder's input, pixels, at least 8; 0 = from the data"] = 0,
+        whole_size: Annotated[int, "in [0, 4096]", "side of whole pictures when they are embedded; 0 = size"] = 0,
         channels: Annotated[int, "in [0, 1024]", "1 gray, 3 RGB, N others; 0 = from the data"] = 0,
         layout: Annotated[str, "one of auto, yxc, cyx", "axes of arrays; auto = channels are the short one"] = "auto",
     ) -> None:
-        if size and not 8 <= size <= 4096:
-            raise ConfigError(must_be("size", "Image", "an int in [8, 4096], or 0 (from the data)", size))
+        for name, side, zero in (("size", size, "from the data"), ("whole_size", whole_size, "as size")):
+            if side and not 8 <= side <= 4096:
+                raise ConfigError(must_be(name, "Image", f"an int in [8, 4096], or 0 ({zero})", side))
         if layout not in LAYOUTS:
             raise ConfigError(must_be("layout", "Image", f"one of {', '.join(LAYOUTS)}", layout))
         self.size, self.channels, self.layout = size, channels, layout
+        self.whole_size = whole_size
         self.dtype = ""  # of the stored pixels; "" = not fitted: as each picture has it
         self.mean: list[float] = []  # per channel, in stored units, as is std
         self.std: list[float] = []
@@ -144,8 +147,12 @@ class Image(Modality):
         return views
 
     def plain(self, sample: Sample) -> Views:
-        """The short side resized to the input size (ratio 1: a square loses no border), then the centre."""
-        size, box = self.size_of(ViewGroup()), spatial.centre_box(sample.data.shape[:2])[None]
+        """The short side resized to ``whole_size`` (ratio 1: a square loses no border), then the centre.
+
+        Random crops show things larger than the whole picture does at the same size, so a convnet tells more of whole
+        pictures that are larger than its views (Touvron et al. 2019, FixRes, arXiv:1906.06423).
+        """
+        size, box = self.whole_size or self.size_of(ViewGroup()), spatial.centre_box(sample.data.shape[:2])[None]
         picture = self._pixels(sample.data, spatial.share_needed(box, size, shape=sample.data.shape[:2]))
         cuts = spatial.snap(box, size, shape=picture.shape[:2])
         drawn = {"plain": {"box": _shares(cuts, picture.shape), "flip": np.zeros(1, bool)}}
@@ -215,6 +222,10 @@ class Image(Modality):
     def shape(self) -> tuple[int, ...]:
         return (self.channels, self.size, self.size)
 
+    def plain_shape(self) -> tuple[int, ...]:
+        side = self.whole_size or self.size
+        return (self.channels, side, side)
+
     def state(self) -> dict[str, Any]:
         return {"modality": self.name, **{key: getattr(self, key) for key in _STATE}}
 
@@ -228,7 +239,7 @@ class Image(Modality):
         return [Sample({"image": _toy_picture(rng, p % 2, self.channels or 3)}, target=p % 2) for p in range(n)]
 
 
-_STATE = ("size", "channels", "layout", "dtype", "mean", "std", "low", "high")
+_STATE = ("size", "whole_size", "channels", "layout", "dtype", "mean", "std", "low", "high")
 
 
 def auto_size(short_sides: Sequence[int]) -> int:
