@@ -74,7 +74,7 @@ def workers(asked: int | None, device: str, devices: int) -> tuple[int, str]:
     if asked is not None:
         return asked, ""
     if device == "cpu":
-        return max(1, min(8, cores // (4 * devices))), f"{cores} cores, most of them for the model"
+        return max(1, min(8, max(2, cores // 4), cores) // devices), f"{cores} cores; they give way to the model"
     return max(1, min(16, cores // devices)), f"{cores} cores for {devices} device{'s' if devices > 1 else ''}"
 
 

@@ -231,6 +231,7 @@ class Preparation:
             unreadable=self.unreadable,
             accept_unreadable=self.request["accept_unreadable"],
             pin_memory=self.device == "cuda",
+            give_way=self.device == "cpu",
         )
 
     def schedule(self) -> tuple[int | None, float | None]:

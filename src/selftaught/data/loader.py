@@ -40,6 +40,7 @@ class _Feed:
         workers: int,
         prefetch: int,
         pin_memory: bool,
+        give_way: bool = False,
         unreadable: list[tuple[str, str]] | None,
         accept_unreadable: bool,
         count: int,
@@ -58,7 +59,7 @@ class _Feed:
             prefetch_factor=prefetch if workers else None,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
-            worker_init_fn=processes.set_up(),
+            worker_init_fn=processes.set_up(give_way=give_way),
             generator=torch.Generator(),  # else every start would advance the global generator, and training with it
         )
         self._answers: Iterator[Answer] | None = None
@@ -136,7 +137,8 @@ class Loader(_Feed):
     ``plan=None`` gives ``modality.plain``. ``seed`` keys the views (None = the order's). ``targets`` (one a row of the
     index) become the batches' ``target``; -1 is for the user to mean "none". ``unreadable`` collects (path, reason) of
     samples that were replaced by a keyed draw; past 5 % of at least 20 tried, ``QuarantineError`` unless accepted.
-    ``waited`` and ``last_wait`` are the seconds spent blocked. A worker that dies raises ``WorkerError``.
+    ``waited`` and ``last_wait`` are the seconds spent blocked. A worker that dies raises ``WorkerError``. ``give_way``:
+    workers take the processor only when the training leaves it free, for where both share it.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class Loader(_Feed):
         accept_unreadable: bool = False,
         prefetch: int = 2,
         pin_memory: bool = False,
+        give_way: bool = False,
     ) -> None:
         if order.batch_size < world:
             raise ConfigError(
@@ -172,6 +175,7 @@ class Loader(_Feed):
             workers=workers,
             prefetch=prefetch,
             pin_memory=pin_memory,
+            give_way=give_way,
             unreadable=unreadable,
             accept_unreadable=accept_unreadable,
             count=order.count,

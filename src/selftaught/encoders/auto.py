@@ -20,12 +20,13 @@ from selftaught.encoders.small import CELLS, SMALLEST, stem_stride
 from selftaught.errors import EncoderError, must_be
 
 LARGEST, SMALLER, LEAST = 64, 48, 16  # pixels a side; above 64 the stem strides by 4: 5 points of kNN less
-FEW = 20_000  # pictures passed in the time, below which 48 pixels do as well as 64 at 0.6 times the cost
+FEW = 500_000  # pictures passed in the time, below which 48 pixels do as well as 64 at 0.6 times the cost
 PLENTY = 300  # times every sample is seen, above which a wider network is worth its price
 WIDTHS = (32, 64)
-ENLARGED = 5 / 3  # whole pictures against views: a random crop of 20 to 100 % shows things about that much larger
+ENLARGED = 4 / 3  # whole pictures against views: a random crop of 20 to 100 % shows things about that much larger
+CELL = 16  # whole pictures come in these steps of pixels: the last grid then needs no padding
 MINUTES = 10.0  # where the user gives no time
-CELLS_PER_SECOND = 200_000  # stem cells of one view, width 32, depth 1, forward and backward, on one core
+CELLS_PER_SECOND = 250_000  # stem cells of one view, width 32, depth 1, forward and backward, on one core
 LARGEST_ON_GPU = 224
 LONGEST = {1: 2048, 3: 64}  # cells per axis of a series or a volume beyond which it is reduced
 
@@ -81,7 +82,7 @@ def _on_cpu(space: tuple[int, ...], count: int, minutes: float, cores: int) -> C
         f"small at {size} pixels, width {width}: {_number(cores)} {see} {count:,} pictures about {_rounded(seen)} "
         f"times in {minutes:g} {unit}, and on a processor the number of steps decides."
     )
-    whole = max(size, min(min(space), int(size * ENLARGED) // 8 * 8))
+    whole = max(size, min(min(space), int(size * ENLARGED) // CELL * CELL))
     return Choice("small", (size, size), {"width": width}, reason, (whole, whole))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import torch
 from lightning_fabric import Fabric
@@ -26,6 +26,7 @@ from selftaught.train.divergence import Losses
 from selftaught.train.fabric import make_fabric
 from selftaught.train.feed import Batches, Feed
 from selftaught.train.keeper import Keeper
+from selftaught.train.memory import kept_memory
 from selftaught.train.optim import Schedule, build_optimiser
 from selftaught.train.plan import Costs, Rehearsal, steps_within, thrown_away, timed
 from selftaught.train.progress import MetricsFile, Progress
@@ -66,7 +67,8 @@ def fit(
     fabric = make_fabric() if fabric is None else fabric
     if fabric.global_rank != 0:
         metrics = progress = None
-    with Signals() as signals:
+    memory = kept_memory() if fabric.device.type == "cpu" else nullcontext()
+    with Signals() as signals, memory:
         try:
             run = _Run(task, batches, settings, fabric, store, callbacks, metrics, progress, sweep, signals)
             return run()
