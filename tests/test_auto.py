@@ -46,14 +46,19 @@ def test_the_reason_is_one_sentence_that_names_the_choice(shape, count, device):
 
 def test_a_laptop_gets_small_at_a_reduced_size():
     choice = choose((3, 224, 224), 3_000, device="cpu", minutes=10, cores=2)
-    assert choice.name == "small" and choice.size == (64, 64) and choice.options == {"width": 32}
+    assert choice.name == "small" and choice.size == (48, 48) and choice.options == {"width": 32}
     assert "two cores" in choice.reason and "3,000 pictures" in choice.reason and "10 minutes" in choice.reason
 
 
 def test_pictures_are_not_enlarged():
     for side in (8, 20, 28, 40, 50, 70, 300):
-        size = choose((3, side, side), 5_000, device="cpu", minutes=10, cores=2).size[0]
-        assert size <= max(16, side)
+        choice = choose((3, side, side), 5_000, device="cpu", minutes=10, cores=2)
+        assert choice.size[0] <= choice.whole[0] <= max(16, side)
+
+
+def test_whole_pictures_are_embedded_larger_than_their_crops():
+    assert choose((3, 224, 224), 3_000, device="cpu", minutes=10, cores=2).whole == (64, 64)
+    assert choose((3, 50, 50), 3_000, device="cpu", minutes=10, cores=2).whole == (48, 48)
 
 
 def test_more_time_never_gives_less():

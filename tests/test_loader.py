@@ -289,6 +289,15 @@ def test_workers_end_with_the_loader(index):
         next(loader)
 
 
+@pytest.mark.parametrize(("give_way", "niceness"), [(True, 19), (False, os.getpriority(os.PRIO_PROCESS, 0))])
+def test_workers_give_way_where_asked(index, give_way, niceness):
+    before = _children()
+    with Loader(index, TINY, PLAN, Order(len(index), 8, 0), workers=1, stop=3, give_way=give_way) as loader:
+        next(loader)
+        (worker,) = _children() - before
+        assert os.getpriority(os.PRIO_PROCESS, worker) == niceness
+
+
 def test_workers_ignore_what_is_meant_for_the_parent(index):
     before = _children()
     with Loader(index, TINY, PLAN, Order(len(index), 8, 0), workers=1, stop=30) as loader:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import selftaught as st
 from selftaught.commands.samples import hold_out, infer
-from selftaught.errors import ModalityError, RunError
+from selftaught.errors import EncoderError, ModalityError, RunError
 from selftaught.train.checkpoint import lock
 
 ENCODER = {"name": "small", "width": 4}
@@ -166,6 +166,23 @@ def test_series_go_the_same_road(tmp_path):
     run = st.pretrain(x, out=tmp_path / "run", steps=3, batch_size=8, workers=0, encoder=ENCODER, quiet=True)
     assert run.config["derived"]["modality"] == "series"
     assert st.load(run).embed(x).shape == (48, 32)
+
+
+def test_whole_pictures_are_embedded_at_their_own_size(pictures, tmp_path):
+    settings = {**SETTINGS, "modality": {"size": 16, "whole_size": 24}}
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=2, **settings)
+    assert run.config["derived"]["whole_shape"] == [3, 24, 24]
+    model = st.load(run)
+    assert model.modality.plain_shape() == (3, 24, 24) and model.embed(pictures).shape == (64, 32)
+    model.modality.whole_size = 0
+    assert not np.allclose(model.embed(pictures), st.load(run).embed(pictures))
+
+
+def test_a_whole_size_that_the_encoder_cannot_take_is_refused(pictures, tmp_path):
+    settings = {**SETTINGS, "modality": {"size": 32, "whole_size": 40}, "encoder": "vit_tiny_patch16_224"}
+    with pytest.raises(EncoderError, match="multiple of"):
+        st.pretrain(pictures, out=tmp_path / "run", steps=2, **settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_auto_says_why(pictures, tmp_path, capsys):

@@ -12,8 +12,10 @@ import pytest
 import simplejpeg
 import torch
 
+from selftaught.data.keys import generator
 from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError
 from selftaught.formats.pictures import Picture
+from selftaught.methods.base import two_views
 from selftaught.modalities.image import Image, auto_size
 from selftaught.ops import spatial
 from selftaught.types import Geometry, Photometry, Sample, ViewGroup
@@ -23,8 +25,8 @@ QUIET = (Photometry(colour=0.0, gray=0.0, blur=0.0),)
 KINDS = [np.uint8, np.uint16, np.float32]
 
 
-def fitted(*arrays: np.ndarray, size: int = 32) -> tuple[Image, list[Sample]]:
-    image = Image(size=size)
+def fitted(*arrays: np.ndarray, size: int = 32, **options: int) -> tuple[Image, list[Sample]]:
+    image = Image(size=size, **options)
     samples = [image.from_array(array) for array in arrays]
     image.fit(samples)
     return image, samples
@@ -188,6 +190,17 @@ def test_plain_is_the_centre_and_has_nothing_random():
     np.testing.assert_allclose(views.drawn["plain"]["box"], [[0, 0.25, 1, 0.75]])
 
 
+def test_whole_pictures_may_be_larger_than_views():
+    array = noise((40, 80, 3))
+    image, (sample,) = fitted(array, size=20, whole_size=40)
+    np.testing.assert_array_equal(image.plain(sample).streams["plain"][0], array[:, 20:60])
+    assert image.views(sample, generator(0, "", 0), two_views()).streams["views"].shape == (2, 20, 20, 3)
+    assert image.shape() == (3, 20, 20) and image.plain_shape() == (3, 40, 40)
+    other = Image()
+    other.load_state(image.state())
+    assert other.plain_shape() == (3, 40, 40) and Image(size=20).whole_size == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_fit_learns_what_normalise_needs(kind, channels):
@@ -295,6 +308,8 @@ def test_gray_among_colour_becomes_colour_and_16_bits_join_8():
 def test_bad_input_gets_a_sentence():
     with pytest.raises(ConfigError, match="The 'size' parameter of Image must be an int in"):
         Image(size=4)
+    with pytest.raises(ConfigError, match="The 'whole_size' parameter of Image must be an int in .* or 0 .as size"):
+        Image(whole_size=-1)
     with pytest.raises(ConfigError, match="'layout'"):
         Image(layout="xyc")
     with pytest.raises(DataError):

@@ -82,7 +82,7 @@ def _on_cpu(space: tuple[int, ...], count: int, minutes: float, cores: int) -> C
         f"small at {size} pixels, width {width}: {_number(cores)} {see} {count:,} pictures about {_rounded(seen)} "
         f"times in {minutes:g} {unit}, and on a processor the number of steps decides."
     )
-    whole = max(size, min(min(space), int(size * ENLARGED) // CELL * CELL))
+    whole = max(size, min(min(space), int(size * ENLARGED)) // CELL * CELL)
     return Choice("small", (size, size), {"width": width}, reason, (whole, whole))
 
 

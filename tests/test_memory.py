@@ -1,0 +1,38 @@
+"""Freed memory stays with the process while it trains, and only then."""
+
+from __future__ import annotations
+
+import platform
+import resource
+
+import pytest
+import torch
+
+from selftaught.train.memory import kept_memory
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+
+
+def faults() -> int:
+    """Page faults of taking, filling and freeing 64 MB ten times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(16 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@glibc
+def test_freed_blocks_are_used_again_while_training() -> None:
+    usual = faults()
+    with kept_memory():
+        faults()  # the first of them takes the memory from the system
+        assert faults() < usual / 10
+        with kept_memory():
+            pass
+        assert faults() < usual / 10, "an inner training ended the outer one's"
+    assert faults() > usual / 2
+
+
+def test_an_error_passes_through() -> None:
+    with pytest.raises(ValueError, match="mine"), kept_memory():
+        raise ValueError("mine")
