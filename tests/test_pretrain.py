@@ -185,6 +185,14 @@ def test_a_whole_size_that_the_encoder_cannot_take_is_refused(pictures, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_a_size_that_the_encoder_cannot_take_is_refused_before_pixels_are_read(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("selftaught.formats.pictures.Picture.decode", lambda *_: pytest.fail("pixels were decoded"))
+    settings = {**SETTINGS, "modality": {"size": 40}, "encoder": "vit_tiny_patch16_224"}
+    with pytest.raises(EncoderError, match="nearest below is .32, 32.|multiple of"):
+        st.pretrain(pictures, out=tmp_path / "run", steps=2, **settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_auto_says_why(pictures, tmp_path, capsys):
     settings = {"modality": {"size": 16}, "workers": 0, "batch_size": 8}
     run = st.pretrain(pictures, out=tmp_path / "run", steps=1, **settings)

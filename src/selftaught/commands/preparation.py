@@ -23,7 +23,7 @@ from selftaught.data.index import Index
 from selftaught.data.keys import stream_key
 from selftaught.data.labels import read_labels
 from selftaught.data.loader import Loader, Order
-from selftaught.encoders import make
+from selftaught.encoders import check, make
 from selftaught.encoders.auto import choose
 from selftaught.errors import EncoderError, MethodError, RunError, must_be
 from selftaught.types import Method, Plan
@@ -137,12 +137,20 @@ class Preparation:
         assert self.method is not None
         self.plan: Plan = change_plan(self.method.needs().plan, **self.request["views"])
         if not self.saved:
+            self._refuse_size()
             measure(self.samples, self.train_rows, self.request["seed"])
             self._choose()
         self.derived.add("modality", self.modality.name, "by content" if self._is_auto("modality") else "")
         self.derived.add("shape", list(self.modality.shape()))
         if (whole := list(self.modality.plain_shape())) != list(self.modality.shape()):
             self.derived.add("whole_shape", whole, "random crops show things larger than whole pictures do")
+
+    def _refuse_size(self) -> None:
+        """A picture size that the named encoder cannot take, where both were given: before a pixel is decoded."""
+        asked, given = self.request["encoder"], self._modality_options()
+        if isinstance(asked, dict) and asked["name"] != "auto" and given.get("size"):
+            options = {key: value for key, value in asked.items() if key != "name"}
+            check(asked["name"], (given.get("channels") or 3, given["size"], given["size"]), **options)
 
     def preprocessing(self) -> dict[str, Any]:
         """Which modality, its options and what it measured: enough to read other data in the same way."""
