@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def projection(
@@ -24,3 +26,18 @@ def projection(
         if not last:
             parts.append(nn.ReLU(inplace=True))
     return nn.Sequential(*parts)
+
+
+class Prototypes(nn.Module):
+    """Cosine similarity with ``count`` learned directions: (B, D) -> (B, K), in [-1, 1].
+
+    A linear layer under weight normalisation with its scale fixed at 1, fed with vectors of unit length (DINO's and
+    SwAV's last layer).
+    """
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(count, dim), dim=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight, dim=-1))

@@ -25,7 +25,7 @@ def nt_xent(
     and with more views the mean of l_ij over the V - 1 positives j. In [0, inf). Each anchor's row stands alone, so the
     mean over any partition of the anchors is the loss of the whole.
     """
-    local, gathered = _unit(local), _unit(gathered)
+    local, gathered = unit(local), unit(gathered)
     (b, views, _), anchors = local.shape, local.flatten(0, 1)
     similarity = anchors @ gathered.flatten(0, 1).T / temperature  # (b V, B V)
     row = torch.arange(b * views, device=local.device)
@@ -59,5 +59,29 @@ def vicreg_terms(z: Float[Tensor, "B V D"], *, eps: float = 1e-4) -> dict[str, T
     return {"invariance": around.mean(), "variance": F.relu(1 - spread).mean(), "covariance": off.sum() / dim}
 
 
-def _unit(z: Tensor) -> Tensor:
+def info_nce(
+    query: Float[Tensor, "b D"], key: Float[Tensor, "b D"], others: Float[Tensor, "K D"], *, temperature: float
+) -> Float[Tensor, " b"]:
+    """-log of the softmax share that a query gives its own key among ``others`` (He et al. 2020, eq. 1).
+
+    All of unit length. In [0, inf); the mean over any partition of the queries is the loss of the whole.
+    """
+    own = (query * key).sum(-1, keepdim=True)
+    logits = torch.cat([own, query @ others.T], dim=1) / temperature
+    return logits.logsumexp(1) - logits[:, 0]
+
+
+def across_views(prediction: Float[Tensor, "b V D"], target: Float[Tensor, "b V D"]) -> Float[Tensor, " b"]:
+    """Cosine similarity of every view's prediction with the other views' targets, mean over ordered pairs; in [-1, 1].
+
+    BYOL's distance is 2 - 2 cos (Grill et al. 2020, eq. 2), SimSiam's is -cos (Chen & He 2021, eq. 1).
+    """
+    prediction, target = unit(prediction), unit(target)
+    views = prediction.shape[1]
+    same = (prediction * target).sum((1, 2))
+    return ((prediction.sum(1) * target.sum(1)).sum(1) - same) / (views * (views - 1))
+
+
+def unit(z: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+    """Every vector divided by its length, in float32 at least."""
     return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1)
