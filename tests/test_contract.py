@@ -162,10 +162,11 @@ def test_state_comes_back(method: str, modality: str) -> None:
 
 @every_modality
 @every_method
-def test_two_processes_are_one(ranks: Ranks, method: str, modality: str) -> None:
-    """Loss and encoder gradients, three steps in a row, with batch norm over both."""
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_are_one(ranks: Ranks, world: int, method: str, modality: str) -> None:
+    """Loss and encoder gradients, three steps in a row, with batch norm over all of them."""
     (alone,) = ranks(in_parallel, 1, modality, method)
-    for other in ranks(in_parallel, 2, modality, method):
+    for other in ranks(in_parallel, world, modality, method):
         assert alone["losses"] == pytest.approx(other["losses"], rel=1e-7, abs=1e-9)
         assert alone["gradients"].keys() == other["gradients"].keys()
         for name, gradient in alone["gradients"].items():

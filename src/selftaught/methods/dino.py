@@ -1,0 +1,107 @@
+"""DINO: small and large views predict how a teacher, who sees large ones only, sorts the sample into prototypes.
+
+Caron, Touvron, Misra, Jegou, Mairal, Bojanowski & Joulin 2021, "Emerging Properties in Self-Supervised Vision
+Transformers", eq. 1 to 4 and algorithm 1. ``centring: sinkhorn`` is DINOv2's (Oquab et al. 2023, section 4).
+
+Where we depart, and why: 1,024 prototypes (the paper: 65,536), hidden layers of 1,024 (2,048), four small views (8 to
+10), a teacher that follows at 0.99 at first (0.996): for thousands of samples rather than a million. Weight decay
+stays as it is (the paper raises it from 0.04 to 0.4).
+
+Costs: two large views through the teacher, two large and ``small`` small ones through the student. What keeps it from
+collapsing is the balance of centring and sharpening: watch the health.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught.methods.base import SMALL, VIEWS, multi_crop
+from selftaught.nn.batchwise import gather, rank, total
+from selftaught.nn.heads import Prototypes
+from selftaught.nn.teacher import Teacher, rising
+from selftaught.ops.assignment import sinkhorn
+from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
+
+
+class DINO(Method):
+    """``forward`` gives z (B, V, bottleneck) and scores (B, V, K) of all views, target (B, 2, K) of the teacher."""
+
+    family = "self-distillation"
+    couples = True  # Sinkhorn balances the batch
+    centre: Tensor  # (K,): running mean of the teacher's scores
+
+    def __init__(
+        self,
+        *,
+        prototypes: Annotated[int, "in [2, inf)", "directions that samples are sorted into"] = 1024,
+        temperature: Annotated[float, "in (0, inf)", "softness of the student"] = 0.1,
+        teacher_temperature: Annotated[float, "in (0, inf)", "softness of the teacher; lower = sharper"] = 0.04,
+        centring: Annotated[str, "one of mean, sinkhorn", "what keeps prototypes in use"] = "mean",
+        centre_momentum: Annotated[float, "in [0, 1)", "how slowly the centre follows"] = 0.9,
+        momentum: Annotated[float, "in [0, 1]", "how slowly the teacher follows at first; rises to 1"] = 0.99,
+        hidden: Annotated[int, "in [1, inf)", "width of the head's hidden layers"] = 1024,
+        bottleneck: Annotated[int, "in [1, inf)", "dimensions of the prototypes"] = 256,
+        small: Annotated[int, "in [0, 64]", "small views besides the two large ones"] = 4,
+        smallest: Annotated[float, "in (0, 1]", "share of the sample that a large view keeps at least"] = 0.25,
+        colour: Annotated[float, "in [0, inf)", "strength of colour changes; 0.5 = the paper's"] = 0.5,
+        head_first: Annotated[float, "in [0, 1)", "share of the run in which prototypes stay as they are"] = 0.01,
+    ) -> None:
+        super().__init__()
+        self.count, self.temperature, self.teacher_temperature = prototypes, temperature, teacher_temperature
+        self.centring, self.centre_momentum, self.momentum = centring, centre_momentum, momentum
+        self.hidden, self.bottleneck, self.head_first = hidden, bottleneck, head_first
+        self.small, self.smallest, self.colour = small, smallest, colour
+
+    def needs(self) -> Needs:
+        large = Photometry(colour=self.colour, blur=1.0), Photometry(colour=self.colour, blur=0.1, solarise=0.2)
+        return Needs(plan=multi_crop(small=self.small, smallest=self.smallest, colour=self.colour, large=large))
+
+    def build(self, encoders: Encoders) -> None:
+        dim, hidden = encoders["encoder"].dim, self.hidden
+        layers = (nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.head = nn.Sequential(*layers, nn.Linear(hidden, self.bottleneck))
+        self.prototypes = Prototypes(self.bottleneck, self.count)
+        students = {"encoder": encoders["encoder"], "head": self.head, "prototypes": self.prototypes}
+        self.teacher = Teacher(students)
+        self.register_buffer("centre", torch.zeros(self.count))
+
+    def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
+        parts = []
+        for name in (VIEWS, SMALL)[: 2 if self.small else 1]:  # one pass for each size
+            views: Tensor = batch[name].data  # (B, V, C, *space)
+            parts.append(self.head(encoders["encoder"](views.flatten(0, 1)).pooled).unflatten(0, views.shape[:2]))
+        z, large = torch.cat(parts, dim=1), batch[VIEWS].data
+        with torch.no_grad():
+            seen = self.teacher["head"](self.teacher["encoder"](large.flatten(0, 1)).pooled)
+            target = self.teacher["prototypes"](seen).unflatten(0, large.shape[:2])
+        return {"z": z, "scores": self.prototypes(z), "target": target}
+
+    def loss(self, outputs: Outputs, clock: Clock) -> Terms:
+        scores = outputs["scores"]
+        log_share = F.log_softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)) / self.temperature, -1)
+        target = self._sharpened(outputs["target"].detach()).to(log_share.dtype)  # (b, 2, K)
+        rows = log_share.new_zeros(len(log_share))
+        for view in (0, 1):
+            rows = rows - (target[:, view] * (log_share.sum(1) - log_share[:, view])).sum(-1)
+        return {"distillation": (rows.sum(), len(rows) * 2 * (scores.shape[1] - 1))}
+
+    def _sharpened(self, target: Tensor) -> Tensor:
+        if self.centring == "sinkhorn":
+            everyone = gather(target)
+            codes = [sinkhorn(everyone[:, view], epsilon=self.teacher_temperature) for view in (0, 1)]
+            return torch.stack(codes, dim=1)[rank() * len(target) :][: len(target)]
+        target = target.to(torch.promote_types(target.dtype, torch.float32))
+        return ((target - self.centre.to(target.dtype)) / self.teacher_temperature).softmax(-1)
+
+    def after_step(self, outputs: Outputs, clock: Clock) -> None:
+        seen = outputs["target"].flatten(0, 1).to(self.centre.dtype)
+        count = total(seen.new_tensor(float(len(seen))))
+        self.centre.lerp_(total(seen.sum(0)) / count, 1 - self.centre_momentum)
+        self.teacher.follow(rising(self.momentum, clock.fraction))
+
+    def groups(self, encoders: Encoders) -> dict[str, dict[str, Any]]:
+        return {"prototypes.": {"frozen_until": self.head_first}}
