@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
-SOURCES := src tests benchmarks
+SOURCES := src tests benchmarks docs
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check format docs clean
 
 demo: $(STAMP)
 	$(BIN)/selftaught demo
@@ -24,6 +24,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_methods.py
 
 # Reused as long as neither file has changed since it was made; a half-made environment leaves no stamp.
 $(STAMP): pyproject.toml constraints.txt
