@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from lightly import loss as peer
+from lightly import loss as peer  # type: ignore[import-not-found]
 from torch import Tensor
 
 from selftaught.methods.barlow_twins import barlow_terms
@@ -82,9 +82,9 @@ PAIRS: dict[str, tuple[Loss, Loss]] = {
     ),
     "negative cosine": (
         lambda z: -across_views(z, z.detach()).mean(),
-        lambda z: sum(
-            0.5 * peer.NegativeCosineSimilarity()(z[:, v], z.detach()[:, 1 - v]) for v in (0, 1)
-        ),
+        lambda z: torch.stack(
+            [peer.NegativeCosineSimilarity()(z[:, v], z.detach()[:, 1 - v]) for v in (0, 1)]
+        ).mean(),
     ),
     "Barlow Twins": (barlow, lambda z: peer.BarlowTwinsLoss()(z[:, 0], z[:, 1])),
     "VICReg": (vicreg, lambda z: peer.VICRegLoss()(z[:, 0], z[:, 1])),

@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from selftaught.methods.byol import BYOL
-from selftaught.nn.teacher import rising
+from selftaught.nn.teacher import Teacher, rising
+from selftaught.train.task import Task
 from tests.methods.check import CLOCK, clock_at, cosine, drawn, found_again, gradients_are_right, outputs_of, total
 from tests.methods.check import trained as train
 from tests.small import build
+
+
+def teacher_of(task: Task) -> Teacher:
+    assert isinstance(task.method, BYOL)
+    return task.method.teacher
 
 
 def test_loss_is_equation_2_both_ways() -> None:
@@ -33,7 +39,7 @@ def test_gradient_stops_at_the_target() -> None:
 
 def test_teacher_starts_as_the_student_and_follows() -> None:
     task = build(BYOL(momentum=0.9, hidden=8, out_dim=4))
-    student, teacher = task.encoders["encoder"], task.method.teacher["encoder"]  # type: ignore[index]
+    student, teacher = task.encoders["encoder"], teacher_of(task)["encoder"]
     before = [p.clone() for p in teacher.parameters()]
     for mine, theirs in zip(before, student.parameters(), strict=True):
         assert torch.equal(mine, theirs)
@@ -43,7 +49,7 @@ def test_teacher_starts_as_the_student_and_follows() -> None:
     task.method.after_step({}, CLOCK)
     for mine, old in zip(teacher.parameters(), before, strict=True):
         torch.testing.assert_close(mine, old + 0.1)
-    assert not any(p.requires_grad for p in task.method.teacher.parameters())  # type: ignore[union-attr]
+    assert not any(p.requires_grad for p in teacher_of(task).parameters())
 
 
 def test_momentum_rises_to_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ QUIET = (Photometry(colour=0.0, gray=0.0, blur=0.0),)
 KINDS = [np.uint8, np.uint16, np.float32]
 
 
-def fitted(*arrays: np.ndarray, size: int = 32, **options: int) -> tuple[Image, list[Sample]]:
+def fitted(*arrays: np.ndarray, size: int = 32, **options: Any) -> tuple[Image, list[Sample]]:
     image = Image(size=size, **options)
     samples = [image.from_array(array) for array in arrays]
     image.fit(samples)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Teacher(nn.Module):
@@ -32,10 +33,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
         """One step towards the students. ``momentum`` m in [0, 1]: 1 stays, 0 copies. Buffers are not averaged."""
+        move = get_ema_multi_avg_fn(momentum)
         for name, part in self.parts.items():
             student = cast(nn.Module, self._students[name])
-            theirs: list[Tensor] = [p.detach() for p in student.parameters()]
-            torch._foreach_lerp_(list(part.parameters()), theirs, 1 - momentum)
+            move(list(part.parameters()), [p.detach() for p in student.parameters()], None)
 
 
 def rising(start: float, fraction: float, end: float = 1.0) -> float:
