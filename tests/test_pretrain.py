@@ -185,6 +185,13 @@ def test_a_whole_size_that_the_encoder_cannot_take_is_refused(pictures, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_small_views_that_the_encoder_cannot_take_are_refused(pictures, tmp_path):
+    settings = {**SETTINGS, "modality": {"size": 32}, "encoder": "vit_tiny_patch16_224", "method": "dino"}
+    with pytest.raises(EncoderError, match=r"multiple of .* Got \(14, 14\)"):
+        st.pretrain(pictures, out=tmp_path / "run", steps=2, **settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_size_that_the_encoder_cannot_take_is_refused_before_pixels_are_read(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("selftaught.formats.pictures.Picture.decode", lambda *_: pytest.fail("pixels were decoded"))
     settings = {**SETTINGS, "modality": {"size": 40}, "encoder": "vit_tiny_patch16_224"}

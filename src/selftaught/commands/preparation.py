@@ -206,7 +206,10 @@ class Preparation:
         assert self.method is not None
         needs, encoder = self.method.needs(), self.encoder
         title, name = type(self.method).__name__, self.derived.values["encoder"]
-        encoder.grid(self.modality.plain_shape())  # refuses a whole_size that it cannot take
+        channels, *space = self.modality.shape()
+        for group in self.plan:  # each refuses a size that it cannot take: small views, then whole samples
+            encoder.grid((channels, *(max(1, round(side * group.size)) for side in space)))
+        encoder.grid(self.modality.plain_shape())
         if needs.encoders != ("encoder",):
             raise MethodError(
                 f"{title} needs several encoders ({', '.join(needs.encoders)}), which pretrain cannot give."
