@@ -26,6 +26,7 @@ from selftaught.data.loader import Loader, Order
 from selftaught.encoders import check, make
 from selftaught.encoders.auto import choose
 from selftaught.errors import EncoderError, MethodError, RunError, must_be
+from selftaught.train.devices import find_device, launched, refuse_devices
 from selftaught.types import Method, Plan
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Preparation:
         self.unreadable: list[tuple[str, str]] = []
         self.labels: np.ndarray | None = None  # (N,) class numbers: watched, never learned from
         self.method: Method | None = None
+        if request["devices"] is not None and not launched():
+            refuse_devices(request["devices"], find_device())
         if request["method"]["name"] != "auto":
             self.method = self._make_method(request["method"])
 

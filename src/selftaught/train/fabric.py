@@ -18,6 +18,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from selftaught.errors import ConfigError, must_be
+from selftaught.train.devices import find_device, refuse_devices
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
@@ -34,7 +35,7 @@ def make_fabric(
 
     Raises ConfigError where there are fewer devices than asked for, before any process is started.
     """
-    device = _device(accelerator, caller)
+    device = find_device(accelerator, caller=caller)
     devices, nodes = _processes(device, devices, nodes, caller)
     precision, _ = choose_precision(device, precision, caller=caller)
     # Buffers are equal on all ranks by construction; parameters without gradient (unused heads) are nobody's mistake.
@@ -69,17 +70,6 @@ def _bf16_instructions() -> str:
     return next((word for word in ("amx_bf16", "avx512_bf16") if word in words), "")
 
 
-def _device(accelerator: str, caller: str) -> str:
-    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if accelerator == "auto":
-        return next(kind for kind, there in kinds.items() if there)
-    if accelerator not in kinds:
-        raise ConfigError(must_be("accelerator", caller, f"one of auto, {', '.join(kinds)}", accelerator))
-    if not kinds[accelerator]:
-        raise ConfigError(f"There is no {accelerator} device on this machine.", hint="Leave --accelerator out.")
-    return accelerator
-
-
 def _processes(device: str, devices: int | None, nodes: int | None, caller: str) -> tuple[int, int]:
     """(processes per node, nodes); what a launcher has started already must be what was asked for."""
     started = _started()
@@ -88,12 +78,8 @@ def _processes(device: str, devices: int | None, nodes: int | None, caller: str)
             if asked is not None and asked != there:
                 raise ConfigError(must_be(name, caller, f"{there}, as the launcher has started", asked))
         return started
-    here = torch.cuda.device_count() if device == "cuda" else _cores() if device == "cpu" else 1
     devices = 1 if devices is None else devices
-    if not 1 <= devices <= here:
-        word = {"cpu": "processor core", "cuda": "GPU"}.get(device, "device")
-        constraint = f"an int in [1, {here}]: this machine has {here} {word}{'s' if here > 1 else ''}"
-        raise ConfigError(must_be("devices", caller, constraint, devices), hint=f"Try --devices {here}.")
+    refuse_devices(devices, device, caller=caller)
     if nodes not in (None, 1) and "NODE_RANK" not in os.environ:
         raise ConfigError(
             must_be("nodes", caller, "1 without a launcher", nodes),
@@ -113,7 +99,3 @@ def _started() -> tuple[int, int] | None:
             nodes = int(os.environ.get("SLURM_NNODES", "1"))
             return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
     return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
