@@ -5,7 +5,7 @@ Transformers", eq. 1 to 4 and algorithm 1. ``centring: sinkhorn`` is DINOv2's (O
 
 Where we depart, and why: 1,024 prototypes (the paper: 65,536), hidden layers of 1,024 (2,048), four small views (8 to
 10), a teacher that follows at 0.99 at first (0.996): for thousands of samples rather than a million. Weight decay
-stays as it is (the paper raises it from 0.04 to 0.4).
+and the teacher's temperature stay as they are (the paper raises them, from 0.04 to 0.4 and to 0.07).
 
 Costs: two large views through the teacher, two large and ``small`` small ones through the student. What keeps it from
 collapsing is the balance of centring and sharpening: watch the health.

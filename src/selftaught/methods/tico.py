@@ -4,7 +4,8 @@ Zhu, Moraes, Karakulak, Sobol, Canziani & LeCun 2022, "TiCo: Transformation Inva
 Self-Supervised Visual Representation Learning", eq. 6 and algorithm 1.
 
 Where we depart, and why: both views pass through student and teacher (the algorithm shows one direction), the
-covariance is that of all of a step's views over all ranks; ``rho`` is 8 (20 for ImageNet).
+covariance is that of all of a step's views over all ranks; ``rho`` is 8 (20 for ImageNet). No gradient passes through
+the covariance, as in lightly; whether the authors' code stops it there was not checked.
 
 Costs: a second forward pass per view, without gradient, a second copy of the encoder, and one D x D matrix.
 """

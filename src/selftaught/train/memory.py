@@ -2,7 +2,7 @@
 
 glibc takes every large tensor from the system and gives it back when it is freed, and the system clears each page
 anew: 11,000 page faults a step of a small convnet, a fifth of its time (docs/log.md). Larger blocks still go back: kept
-too, they add half to the memory of a ResNet-18 at 224 pixels and nothing to its speed. Other C libraries, and
+too, they add a third to the memory of a ResNet-18 at 224 pixels and nothing to its speed. Other C libraries, and
 accelerators, which keep memory themselves, are left alone.
 """
 
