@@ -41,7 +41,19 @@ def ours(options: argparse.Namespace, folder: str, seed: int, *extra: str) -> di
     run = f"{folder}/run"
     command = [sys.executable, "-m", "selftaught", "pretrain", options.train, "--out", run, "--quiet"]
     call([*command, "--minutes", str(options.minutes), "--seed", str(seed), *extra])
-    return scores(options, run)
+    found = scores(options, run)
+    if options.controls and not extra:
+        found["controls"] = controls(options, run)
+    return found
+
+
+def controls(options: argparse.Namespace, run: str) -> list[dict]:
+    """Accuracy with 10 labels per class, three draws of the labels: pre-trained, raw pixels, untrained, scratch."""
+    command = [sys.executable, "-m", "selftaught", "evaluate", run, options.train, "--test", options.test]
+    command += ["--labels", "folders", "--budgets", "10/class", "--protocols", "knn,linear,finetune", "--json"]
+    found = json.loads(call([*command, "--quiet"]))
+    wanted = ("protocol", "features", "mean", "low", "high")
+    return [{name: row[name] for name in wanted} for row in found["summary"] if row["metric"] == "accuracy"]
 
 
 def scores(options: argparse.Namespace, trained: str) -> dict:
@@ -68,6 +80,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--controls", action="store_true", help="also our own controls at 10 labels per class (auto)")
     parser.add_argument("--out", required=True, help="a .jsonl file; rows that it holds are not measured again")
     options = parser.parse_args()
     out = Path(options.out)
