@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from selftaught.methods.base import VIEWS, unlike_views
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.losses import across_views
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -49,13 +48,11 @@ class BYOL(Method):
         self.teacher = Teacher({"encoder": encoders["encoder"], "projector": self.projector})
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        shape, flat = views.shape[:2], views.flatten(0, 1)
-        z = self.projector(encoders["encoder"](flat).pooled)
+        views = batch[VIEWS].data
+        z = each_view(views, encoders["encoder"], self.projector)
         with torch.no_grad():
-            target = self.teacher["projector"](self.teacher["encoder"](flat).pooled)
-        parts = {"z": z, "p": self.predictor(z), "target": target}
-        return {name: value.unflatten(0, shape) for name, value in parts.items()}
+            target = each_view(views, self.teacher["encoder"], self.teacher["projector"])
+        return {"z": z, "p": each_view(z, self.predictor), "target": target}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         """Squared distance of unit vectors, 2 - 2 cos, summed over both directions: in [0, 8]."""

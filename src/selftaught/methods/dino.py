@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from selftaught.methods.base import SMALL, VIEWS, multi_crop
 from selftaught.nn.batchwise import gather, rank, total
-from selftaught.nn.heads import Prototypes
+from selftaught.nn.heads import Prototypes, each_view
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.assignment import sinkhorn
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
@@ -70,14 +70,10 @@ class DINO(Method):
         self.register_buffer("centre", torch.zeros(self.count))
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        parts = []
-        for name in (VIEWS, SMALL)[: 2 if self.small else 1]:  # one pass for each size
-            views: Tensor = batch[name].data  # (B, V, C, *space)
-            parts.append(self.head(encoders["encoder"](views.flatten(0, 1)).pooled).unflatten(0, views.shape[:2]))
-        z, large = torch.cat(parts, dim=1), batch[VIEWS].data
+        sizes = (VIEWS, SMALL)[: 2 if self.small else 1]  # one pass for each
+        z = torch.cat([each_view(batch[name].data, encoders["encoder"], self.head) for name in sizes], dim=1)
         with torch.no_grad():
-            seen = self.teacher["head"](self.teacher["encoder"](large.flatten(0, 1)).pooled)
-            target = self.teacher["prototypes"](seen).unflatten(0, large.shape[:2])
+            target = each_view(batch[VIEWS].data, *(self.teacher[part] for part in ("encoder", "head", "prototypes")))
         return {"z": z, "scores": self.prototypes(z), "target": target}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 KNOTS, LARGEST = 17, 3.0  # frequencies at which characteristic functions are compared: 0 to 3, the paper's code
@@ -58,9 +58,7 @@ class LeJEPA(Method):
         self.projector = projection(encoders["encoder"].dim, self.hidden, self.out_dim, layers=3)
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        z = self.projector(encoders["encoder"](views.flatten(0, 1)).pooled)
-        return {"z": z.unflatten(0, views.shape[:2])}
+        return {"z": each_view(batch[VIEWS].data, encoders["encoder"], self.projector)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         z = gather(outputs["z"])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.ops.losses import unit
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
@@ -55,9 +55,7 @@ class MMCR(Method):
         self.projector = projection(encoders["encoder"].dim, self.hidden, self.out_dim, layers=3)
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        z = self.projector(encoders["encoder"](views.flatten(0, 1)).pooled)
-        return {"z": z.unflatten(0, views.shape[:2])}
+        return {"z": each_view(batch[VIEWS].data, encoders["encoder"], self.projector)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         between, within = capacity_terms(gather(outputs["z"]), within=self.within > 0)

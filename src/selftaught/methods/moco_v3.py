@@ -14,12 +14,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.methods.base import VIEWS, unlike_views
 from selftaught.nn.batchwise import gather, rank
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.losses import unit
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -54,13 +53,11 @@ class MoCoV3(Method):
         self.teacher = Teacher({"encoder": encoders["encoder"], "projector": self.projector})
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        shape, flat = views.shape[:2], views.flatten(0, 1)
-        z = self.projector(encoders["encoder"](flat).pooled)
+        views = batch[VIEWS].data
+        z = each_view(views, encoders["encoder"], self.projector)
         with torch.no_grad():
-            key = self.teacher["projector"](self.teacher["encoder"](flat).pooled)
-        parts = {"z": z, "q": self.predictor(z), "key": key}
-        return {name: value.unflatten(0, shape) for name, value in parts.items()}
+            key = each_view(views, self.teacher["encoder"], self.teacher["projector"])
+        return {"z": z, "q": each_view(z, self.predictor), "key": key}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         """Both directions summed, times 2 t, as in algorithm 1."""

@@ -14,12 +14,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather, rank
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.nn.memory import Queue
 from selftaught.ops.losses import unit
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -55,9 +54,8 @@ class NNCLR(Method):
         self.queue = Queue(self.queue_size, self.out_dim)
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        z = self.projector(encoders["encoder"](views.flatten(0, 1)).pooled)
-        return {name: value.unflatten(0, views.shape[:2]) for name, value in {"z": z, "p": self.predictor(z)}.items()}
+        z = each_view(batch[VIEWS].data, encoders["encoder"], self.projector)
+        return {"z": z, "p": each_view(z, self.predictor)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         z = unit(outputs["z"].detach())

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import Tensor
-
 from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather, rank
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.ops.losses import nt_xent
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
@@ -51,9 +49,7 @@ class SimCLR(Method):
         self.head = projection(dim, self.hidden or dim, self.out_dim)
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        z = self.head(encoders["encoder"](views.flatten(0, 1)).pooled)
-        return {"z": z.unflatten(0, views.shape[:2])}
+        return {"z": each_view(batch[VIEWS].data, encoders["encoder"], self.head)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         z = outputs["z"]

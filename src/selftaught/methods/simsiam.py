@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from torch import Tensor
-
 from selftaught.methods.base import VIEWS, two_views
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.ops.losses import across_views
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
@@ -47,9 +45,8 @@ class SimSiam(Method):
         self.predictor = projection(self.width, self.width // 4, self.width)
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        z = self.projector(encoders["encoder"](views.flatten(0, 1)).pooled)
-        return {name: value.unflatten(0, views.shape[:2]) for name, value in {"z": z, "p": self.predictor(z)}.items()}
+        z = each_view(batch[VIEWS].data, encoders["encoder"], self.projector)
+        return {"z": z, "p": each_view(z, self.predictor)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         """The negative cosine similarity, mean over both directions: in [-1, 1]."""

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from selftaught.methods.base import SMALL, VIEWS, multi_crop
 from selftaught.nn.batchwise import gather, rank
-from selftaught.nn.heads import Prototypes, projection
+from selftaught.nn.heads import Prototypes, each_view, projection
 from selftaught.nn.memory import Queue
 from selftaught.ops.assignment import sinkhorn
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -61,12 +61,8 @@ class SwAV(Method):
         self.queues = torch.nn.ModuleList([Queue(self.queue_size, self.out_dim) for _ in range(2)])
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        parts = []
-        for name in (VIEWS, SMALL)[: 2 if self.small else 1]:  # one pass for each size
-            views: Tensor = batch[name].data  # (B, V, C, *space)
-            z = self.projector(encoders["encoder"](views.flatten(0, 1)).pooled)
-            parts.append(z.unflatten(0, views.shape[:2]))
-        z = torch.cat(parts, dim=1)
+        sizes = (VIEWS, SMALL)[: 2 if self.small else 1]  # one pass for each
+        z = torch.cat([each_view(batch[name].data, encoders["encoder"], self.projector) for name in sizes], dim=1)
         return {"z": z, "scores": self.prototypes(z)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:

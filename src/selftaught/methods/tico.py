@@ -20,7 +20,7 @@ from torch import Tensor
 
 from selftaught.methods.base import VIEWS, unlike_views
 from selftaught.nn.batchwise import gather
-from selftaught.nn.heads import projection
+from selftaught.nn.heads import each_view, projection
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.losses import across_views, unit
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -57,12 +57,11 @@ class TiCo(Method):
         self.register_buffer("covariance", torch.zeros(self.out_dim, self.out_dim))
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        views: Tensor = batch[VIEWS].data  # (B, V, C, *space)
-        shape, flat = views.shape[:2], views.flatten(0, 1)
-        z = self.projector(encoders["encoder"](flat).pooled)
+        views = batch[VIEWS].data
+        z = each_view(views, encoders["encoder"], self.projector)
         with torch.no_grad():
-            target = self.teacher["projector"](self.teacher["encoder"](flat).pooled)
-        return {"z": z.unflatten(0, shape), "target": target.unflatten(0, shape)}
+            target = each_view(views, self.teacher["encoder"], self.teacher["projector"])
+        return {"z": z, "target": target}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = 1 - across_views(outputs["z"], outputs["target"].detach())

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from selftaught.types import Features
+
+
+def each_view(views: Tensor, *parts: Callable[[Tensor], Any]) -> Tensor:
+    """(B, V, ...) -> (B, V, D): every view through ``parts`` one after the other, all views in one pass.
+
+    Of what an encoder gives, the pooled vector goes on.
+    """
+    x = views.flatten(0, 1)
+    for part in parts:
+        out = part(x)
+        x = out.pooled if isinstance(out, Features) else out
+    return x.unflatten(0, views.shape[:2])
 
 
 def projection(
