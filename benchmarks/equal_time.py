@@ -51,7 +51,7 @@ def controls(options: argparse.Namespace, run: str) -> list[dict]:
     """Accuracy with 10 labels per class, three draws of the labels: pre-trained, raw pixels, untrained, scratch."""
     command = [sys.executable, "-m", "selftaught", "evaluate", run, options.train, "--test", options.test]
     command += ["--labels", "folders", "--budgets", "10/class", "--protocols", "knn,linear,finetune", "--json"]
-    found = json.loads(call([*command, "--quiet"]))
+    found = json.loads(call([*command]))
     wanted = ("protocol", "features", "mean", "low", "high")
     return [{name: row[name] for name in wanted} for row in found["summary"] if row["metric"] == "accuracy"]
 

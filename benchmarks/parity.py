@@ -22,6 +22,7 @@ from selftaught.methods.lejepa import sigreg
 from selftaught.methods.mmcr import capacity_terms
 from selftaught.methods.swav import SwAV
 from selftaught.methods.tico import covariance_contrast
+from selftaught.nn.centre import Centre
 from selftaught.ops.losses import across_views, nt_xent, unit, vicreg_terms
 from selftaught.train.clocks import clock_of
 
@@ -48,7 +49,7 @@ def tico(z: Tensor) -> Tensor:
 
 def dino(z: Tensor) -> Tensor:
     method = DINO(prototypes=D, small=0)
-    method.register_buffer("centre", torch.zeros(D))
+    method.centre = Centre(D)
     ((value, count),) = method.loss({"scores": z, "target": z.detach().roll(1, 0)}, CLOCK).values()
     return value / count
 

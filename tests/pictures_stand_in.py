@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -37,7 +37,7 @@ class Tiny(Modality):
             return Sample({"image": np.asarray(arrays.open_array(item.path)[item.part])})
         return Sample({"image": pictures.open_picture(item.path)})
 
-    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()) -> Views:
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan) -> Views:
         pixels, streams, drawn = np.asarray(sample.data), {}, {}
         for group in plan:
             corners = np.stack([rng.integers(0, side - 7, group.count) for side in pixels.shape[:2]], 1)

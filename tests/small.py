@@ -12,9 +12,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from selftaught.data.keys import generator
+from selftaught.encoders import make
 from selftaught.train.loop import Callback, Settings, State, Task, fit
 from selftaught.train.optim import Recipe
 from selftaught.types import Batch, Clock, Encoders, Features, Method, Outputs, Stream, Terms, Tokens
+
+SAMPLES = 64  # as many patterns as ``Pictures`` shows
 
 
 class ConvEncoder(nn.Module):
@@ -57,12 +60,15 @@ class Pictures:
             first = t * self.batch_size + self.rank * share
             p = np.arange(first, first + share)
             data = np.stack([self._sample(int(one)) for one in p])
-            views = Stream(torch.from_numpy(data))
-            yield Batch({"views": views}, torch.from_numpy(p % 64), torch.from_numpy(p))
+            whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(share, 2, 4)
+            views = Stream(
+                torch.from_numpy(data), drawn={"box": whole, "flip": torch.zeros(share, 2, dtype=torch.bool)}
+            )
+            yield Batch({"views": views}, torch.from_numpy(p % SAMPLES), torch.from_numpy(p))
 
     def _sample(self, p: int) -> np.ndarray:
-        """(V, 8, 8, 1): one of 64 patterns, shown twice with noise."""
-        pattern = generator(self.seed, "pattern", p % 64).integers(0, 200, (8, 8, 1))
+        """(V, 8, 8, 1): one of SAMPLES patterns, shown twice with noise."""
+        pattern = generator(self.seed, "pattern", p % SAMPLES).integers(0, 200, (8, 8, 1))
         noise = generator(self.seed, "views", p).integers(0, 55, (2, 8, 8, 1))
         return (pattern + noise).astype(np.uint8)
 
@@ -73,11 +79,21 @@ def normalise(data: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def build(method: Method, *, dropout: float = 0.0, dtype: torch.dtype = torch.float32, norms: bool = True) -> Task:
-    """A Task of ConvEncoder and ``method``, from one seed; without batch norms if asked."""
+    """A Task of a small encoder and ``method``, from one seed; without batch norms if asked.
+
+    The encoder is ConvEncoder, or a vision transformer of 16 tokens where the method needs tokens.
+    """
     torch.manual_seed(7)
-    encoder = ConvEncoder(dropout=dropout)
-    method.build({"encoder": encoder})
-    task = Task({"encoder": encoder}, method, normalise).to(dtype)
+    needs = method.needs()
+    tokens = {"patch": 2, "dim": 32, "depth": 2, "heads": 2}
+    encoders: dict[str, Any] = {}
+    for name in needs.encoders:
+        encoders[name] = make("vit_tiny", (1, 8, 8), **tokens) if needs.tokens else ConvEncoder(dropout=dropout)
+    for teacher in list(encoders.values())[1:]:
+        teacher.eval().requires_grad_(False)
+    method.samples = SAMPLES
+    method.build(encoders)
+    task = Task(encoders, method, normalise).to(dtype)
     for name, module in list(task.named_modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not norms:
             parent, _, child = name.rpartition(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selftaught.ops.assignment import sinkhorn
+from selftaught.ops.assignment import sinkhorn, spherical_kmeans
 from tests.methods.check import drawn
 
 
@@ -34,3 +34,15 @@ def test_nothing_overflows(dtype: torch.dtype) -> None:
     assert shares.dtype == torch.float32 and shares.isfinite().all()
     torch.testing.assert_close(shares.sum(1), torch.ones(6))
     torch.testing.assert_close(shares, torch.full((6, 4), 0.25))
+
+
+def test_kmeans_finds_directions_and_fills_empty_clusters() -> None:
+    directions = torch.eye(4, 6, dtype=torch.float64)
+    label = torch.arange(40) % 4
+    noise = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 20
+    x = torch.nn.functional.normalize(directions[label] + noise, dim=1)
+    centroids, nearest = spherical_kmeans(x, torch.tensor([0, 4, 8, 12]))  # all of one direction
+    assert all(len(nearest[label == k].unique()) == 1 for k in range(4)) and len(nearest.unique()) == 4
+    for k in nearest.unique():
+        mean = torch.nn.functional.normalize(x[nearest == k].mean(0), dim=0)
+        torch.testing.assert_close(centroids[k], mean)

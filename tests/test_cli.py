@@ -93,6 +93,20 @@ def test_json_is_the_only_output(capsys):
     assert code == 0 and json.loads(out)["temperature"]["must be"].startswith("a float in (0, inf")
 
 
+def test_json_and_quiet_go_together(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_function", lambda name: lambda **given: {"quiet": given["quiet"]})
+    for words in (["--json", "--quiet"], ["--json", "--quiet", "false"], ["--json"]):
+        code, out, _ = answer(capsys, "evaluate", "run", "data", "--labels", "folders", *words)
+        assert code == 0 and json.loads(out) == {"quiet": True}
+
+
+def test_from_is_a_flag_although_python_keeps_the_word():
+    given, _ = cli.parse("pretrain", ["data", "--out", "r", "--from", "before", "--layer-decay", "0.5"])
+    assert given == {"data": "data", "out": "r", "from_": "before", "layer_decay": "0.5"}
+    given, _ = cli.parse("pretrain", ["data", "--out", "r", "--from=before"])
+    assert given is not None and given["from_"] == "before"
+
+
 def test_unexpected_failures_are_one_sentence_unless_debug(capsys, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")

@@ -123,3 +123,15 @@ def test_knn_leaves_the_sample_itself_out():
     assert measures.knn_accuracy(z, torch.tensor([0, 1, 0, 1]), k=1) == 0.0  # its own label would make it 1
     assert measures.knn_accuracy(z, torch.tensor([0, 0, 1, -1]), k=1) == pytest.approx(2 / 3)
     assert math.isnan(measures.knn_accuracy(z, torch.tensor([-1, -1, 1, -1])))
+
+
+def test_drift_is_one_minus_cka() -> None:
+    z = torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rotation = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    assert measures.drift(z, z) == pytest.approx(0, abs=1e-12)
+    assert measures.drift(3 * z @ rotation + 5, z) == pytest.approx(0, abs=1e-12)
+    other = torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    assert measures.drift(other, z) > 0.9
+    gram = [(x - x.mean(0)) @ (x - x.mean(0)).T for x in (z, other)]  # the same from the samples' similarities
+    cka = (gram[0] * gram[1]).sum() / gram[0].norm() / gram[1].norm()
+    assert measures.drift(z, other) == pytest.approx(1 - float(cka))

@@ -68,7 +68,7 @@ def _run(words: list[str]) -> int:
     given, as_json = parse(name, rest)
     if given is None:
         return 0
-    result = _function(name)(**given, **_quiet(name, as_json))
+    result = _function(name)(**{**given, **_quiet(name, as_json)})
     if as_json:
         print(json.dumps(_plain(result), indent=2, ensure_ascii=False))
     return 0
@@ -102,10 +102,10 @@ def parser_of(name: str, parameters: Sequence[Parameter]) -> argparse.ArgumentPa
             many: dict[str, Any] = {} if one.default is REQUIRED else {"nargs": "?"}
             parser.add_argument(one.name, metavar=one.name.upper(), help=_help(one), **many)
         elif one.kind == "bool":
-            parser.add_argument(_flag(one.name), metavar="[true|false]", help=_help(one))
+            parser.add_argument(_flag(one.name), dest=one.name, metavar="[true|false]", help=_help(one))
         elif one.constraint != "views":
             needed: dict[str, Any] = {"required": True} if one.default is REQUIRED else {}
-            parser.add_argument(_flag(one.name), metavar=_metavar(one), help=_help(one), **needed)
+            parser.add_argument(_flag(one.name), dest=one.name, metavar=_metavar(one), help=_help(one), **needed)
     parser.add_argument("--json", action="store_true", default=False, help="print the result as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     return parser
@@ -116,7 +116,8 @@ def _dotted(
 ) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Takes ``--group.option value`` out of the words; refuses flags that do not exist, with the nearest that does."""
     groups: Options = {one.name: {} for one in parameters if one.kind == "Group"}
-    flags = {one.name for one in parameters if not one.positional and one.constraint != "views"} | set(EVERYWHERE)
+    named = {one.name for one in parameters if not one.positional and one.constraint != "views"} | set(EVERYWHERE)
+    flags = {name.rstrip("_") for name in named}
     switches = {one.name for one in parameters if one.kind == "bool"}
     kept: list[str] = []
     rest = iter(_switched_on(words, switches))
@@ -187,7 +188,7 @@ def _plural(kind: str) -> str:
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + name.rstrip("_").replace("_", "-")  # from_ is --from, a word that Python keeps for itself
 
 
 def _metavar(one: Parameter) -> str:

@@ -21,6 +21,7 @@ from selftaught import catalog
 from selftaught.catalog import REQUIRED, Parameter
 from selftaught.errors import ConfigError, must_be, nearest
 
+SPECIAL = {"moco", "distill"}  # methods that "auto" may come to mean besides the modalities' own
 SCHEMA = 1  # of run.yaml
 RECIPES = Path(__file__).parent / "recipes"
 Group = str | Mapping[str, Any] | Any  # a name, {"name": …, option: …}, or (in Python) the object itself
@@ -126,7 +127,7 @@ def check_group(kind: str, value: Any, others: Mapping[str, Any]) -> Any:
 
 
 def candidates(kind: str, others: Mapping[str, Any]) -> list[str]:
-    """What ``auto`` may come to mean: every modality, or the default methods of the modalities that are possible."""
+    """What ``auto`` may come to mean: every modality, or the methods that ``commands.choices`` picks from."""
     modalities = catalog.names("modality")
     if kind == "modality":
         return modalities
@@ -134,7 +135,7 @@ def candidates(kind: str, others: Mapping[str, Any]) -> list[str]:
     chosen = chosen.get("name", "auto") if isinstance(chosen, Mapping) else chosen
     if isinstance(chosen, str) and chosen != "auto":
         modalities = [chosen]
-    return sorted({catalog.constant("modality", one, "default_method", "simclr") for one in modalities})
+    return sorted({catalog.constant("modality", one, "default_method", "simclr") for one in modalities} | SPECIAL)
 
 
 def validate_given(caller: str, parameters: Iterable[Parameter] | None, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -165,6 +165,7 @@ class ViewGroup:
     geometry: Geometry = Geometry()
     photometry: tuple[Photometry, ...] = (Photometry(),)  # one for all, or one per view (BYOL's two differ)
     stream: str = ""  # which of the sample's streams; "" = the only one
+    companion: str = ""  # "neighbour" = views of the next or previous sample in time; "" = of the sample itself
 
 
 Plan = tuple[ViewGroup, ...]
@@ -179,9 +180,7 @@ class Needs:
     tokens: bool = False  # True = needs an encoder that gives more than one vector
     hides: str = ""  # "drop" or "replace" = what the encoder must be able to do with hidden tokens
     masks: Mapping[str, Any] = field(default_factory=dict)  # group name -> rule of ops.mask
-    companions: tuple[str, ...] = ()  # "any", "neighbour", "same label"
-    labels: bool = False
-    minimum_batch: int = 2
+    labels: bool = False  # True = ``batch.target`` must hold classes, -1 where one is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +260,14 @@ class Method(nn.Module):
 
     Hyper-parameters are keyword arguments of ``__init__`` (the signature is the configuration); weights are made in
     ``build``, which gets the encoders. A method sees tensors and encoders, never files, devices, ranks or the loop.
+    ``samples`` is set before ``build``: how many training samples there are, for what is kept of each (memory banks,
+    assignments); ``batch.index`` is in [0, samples).
     """
 
     family: ClassVar[str] = ""  # "contrastive", "non-contrastive", …: the heading in ``selftaught methods``
     couples: ClassVar[bool] = False  # True = samples meet in the loss: accumulation runs ``forward`` twice
+    minimum_batch: ClassVar[int] = 2  # the fewest samples that there is anything to learn from
+    samples: int = 0
 
     def needs(self) -> Needs:
         """What the method asks for; called before ``build``, so it depends on hyper-parameters only."""
@@ -310,9 +313,7 @@ class Modality(Protocol):
     def items(self, path: str) -> Iterable[Item]: ...
     def read(self, item: Item) -> Sample: ...
     def fit(self, samples: Iterable[Sample]) -> None: ...
-    def views(
-        self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()
-    ) -> Views: ...
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan) -> Views: ...
     def plain(self, sample: Sample) -> Views: ...
     def collate(self, views: Sequence[Views], index: np.ndarray, p: np.ndarray) -> Batch: ...
     def normalise(self, data: Tensor, dtype: torch.dtype = torch.float32) -> Tensor: ...

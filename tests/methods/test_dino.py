@@ -17,7 +17,7 @@ SMALL = {"prototypes": 6, "hidden": 8, "bottleneck": 4, "small": 0}
 
 def ready(**options: object) -> DINO:
     method = build(DINO(**{**SMALL, **options}), dtype=torch.float64).method  # type: ignore[arg-type]
-    method.centre.copy_(drawn(6, seed=3) / 10)  # type: ignore[operator,union-attr]
+    method.centre.mean.copy_(drawn(6, seed=3) / 10)  # type: ignore[operator,union-attr]
     return method  # type: ignore[return-value]
 
 
@@ -34,7 +34,7 @@ def test_loss_is_equation_3(centring: str) -> None:
     rows = []
     for i in range(5):
         for v in (0, 1):
-            sharp = softmax(((target[i, v] - method.centre) / 0.2).tolist())
+            sharp = softmax(((target[i, v] - method.centre.mean) / 0.2).tolist())
             code = sharp if centring == "mean" else balanced[v][i].tolist()
             for w in range(4):
                 if w != v:
@@ -58,7 +58,7 @@ def test_centre_and_teacher_follow() -> None:
         task.method.head[0].weight.zero_()  # type: ignore[index,union-attr]
     before = task.method.teacher["head"][0].weight.clone()  # type: ignore[index]
     task.method.after_step(outputs, CLOCK)
-    torch.testing.assert_close(task.method.centre, outputs["target"].flatten(0, 1).mean(0) / 4)  # type: ignore[arg-type]
+    torch.testing.assert_close(task.method.centre.mean, outputs["target"].flatten(0, 1).mean(0) / 4)  # type: ignore[arg-type]
     torch.testing.assert_close(task.method.teacher["head"][0].weight, before / 2)  # type: ignore[index]
 
 

@@ -11,6 +11,7 @@ from selftaught.errors import ConfigError, DataError, must_be
 
 EPOCHS = 100  # where no length is given
 BATCH = {"cpu": 128, "cuda": 256, "mps": 128}
+FEW_NEGATIVES = 32  # samples of a batch, below which a queue is worth its second network; reasoned, not measured
 PRECISIONS = {"auto": "auto", "fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -32,6 +33,15 @@ class Derived:
         return [f"{name}: {_short(self.values[name])} ({reason})" for name, reason in self.reasons.items()]
 
 
+def method(usual: str, *, batch_size: int | None, teacher: bool) -> tuple[str, str]:
+    """The method where nobody named one, and why. ``usual``: the modality's own."""
+    if teacher:
+        return "distill", "there is a teacher to learn from"
+    if batch_size is not None and batch_size < FEW_NEGATIVES:
+        return "moco", f"a batch of {batch_size} holds few samples to be told from; MoCo keeps a queue of them"
+    return usual, "the usual one for these data"
+
+
 def batch_size(asked: int | None, count: int, *, device: str, devices: int, accumulate: int, smallest: int) -> int:
     """Samples per step. Raises ConfigError where it exceeds the data, DataError where these are too few."""
     pieces = devices * accumulate
@@ -51,10 +61,12 @@ def batch_size(asked: int | None, count: int, *, device: str, devices: int, accu
     return asked
 
 
-def refuse_batch(asked: int | None, method: str, smallest: int) -> None:
-    """A batch that the method cannot learn from, before any data are read."""
+def refuse_batch(asked: int | None, method: str) -> None:
+    """A batch that the method cannot learn from, before torch loads or any data are read."""
+    known = "simclr" if method == "auto" else method  # every modality's own method compares samples
+    smallest = catalog.constant("method", known, "minimum_batch", 2)
     if asked is not None and asked < smallest:
-        title = catalog.title("method", method)
+        title = catalog.title("method", known)
         hint = f"{title} compares samples of one batch." if smallest == 2 else ""
         raise ConfigError(must_be("batch_size", title, f"an int in [{smallest}, inf)", asked), hint=hint)
 

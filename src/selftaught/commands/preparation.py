@@ -7,6 +7,7 @@ machine, or another version's idea of "auto", does not change it midway.
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 
 from selftaught import catalog, config
-from selftaught.commands import choices
+from selftaught.commands import choices, start
 from selftaught.commands.model import load_modality, modality_state
 from selftaught.commands.run import Run
 from selftaught.commands.samples import hold_out, measure, open_samples, read_again
+from selftaught.commands.start import Start
+from selftaught.commands.start import teacher as make_teacher
 from selftaught.commands.views import change_plan
 from selftaught.data.index import Index
 from selftaught.data.keys import stream_key
@@ -42,12 +45,18 @@ class Preparation:
         self.out = Path(request["out"])
         self.derived = choices.Derived()
         self.unreadable: list[tuple[str, str]] = []
-        self.labels: np.ndarray | None = None  # (N,) class numbers: watched, never learned from
+        self.labels: np.ndarray | None = None  # (N,) class numbers: watched, learned from by supervised methods alone
         self.method: Method | None = None
+        self.start = self._start() if request["from_"] is not None and not before else None
+        self.adopted = False  # whether the method goes on with weights of the starting run
         if request["devices"] is not None and not launched():
             refuse_devices(request["devices"], find_device())
         if request["method"]["name"] != "auto":
             self.method = self._make_method(request["method"])
+
+    def _start(self) -> Start:
+        asked = self.request["encoder"]
+        return Start(self.request["from_"], None if isinstance(asked, dict) else asked)
 
     # --- data ----------------------------------------------------------------------------------------------------
 
@@ -58,12 +67,18 @@ class Preparation:
             modality = load_modality(self.saved["preprocessing"])
             self.samples = read_again(self.request["data"], modality, accept_unreadable=accept)
             self._refuse_changed_data()
+        elif self.start is not None:
+            modality = self.start.modality(self.request["modality"])
+            self.samples = read_again(self.request["data"], modality, accept_unreadable=accept)
         else:
             self.samples = open_samples(self.request["data"], self.request["modality"], accept_unreadable=accept)
         self.unreadable += self.samples.index.quarantine
         if self.method is None:
-            group = {**self.request["method"], "name": self.modality.default_method}
-            self.method = self._make_method(config.check_group("method", group, {}))
+            taught, usual = self.request["teacher"] is not None, self.modality.default_method
+            name, why = choices.method(usual, batch_size=self.request["batch_size"], teacher=taught)
+            group = config.check_group("method", {**self.request["method"], "name": name}, {})
+            self.method = self._make_method(group)
+            self.derived.add("method", name, why)
         self.train_rows, self.held_rows = hold_out(len(self.samples.index), self.request["seed"])
         self.index = self.samples.index.select(self.train_rows)
         self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
@@ -84,13 +99,17 @@ class Preparation:
     def _make_method(self, group: dict[str, Any]) -> Method:
         name, options = group["name"], {key: value for key, value in group.items() if key != "name"}
         method = catalog.load("method", name)(**options)
-        self.derived.add("method", name, "the usual one for these data" if self.method_is_auto else "")
-        choices.refuse_batch(self.request["batch_size"], name, method.needs().minimum_batch)
+        self.derived.add("method", name)
+        title, taught = type(method).__name__, "teacher" in method.needs().encoders
+        if taught and self.request["teacher"] is None:
+            hint = "Give --teacher RUN, or a timm name whose published weights are to be used."
+            raise MethodError(f"{title} learns from a teacher, and there is none.", hint=hint)
+        if self.request["teacher"] is not None and not taught:
+            raise MethodError(f"{title} takes no teacher.", hint="Methods that do: distill.")
+        if method.needs().labels and self.request["labels"] is None:
+            hint = "Give --labels; samples without a label (an empty one, in a CSV) take part all the same."
+            raise MethodError(f"{title} learns from labels, and there are none.", hint=hint)
         return method
-
-    @property
-    def method_is_auto(self) -> bool:
-        return self.request["method"]["name"] == "auto"
 
     def _read_labels(self) -> None:
         """Labels that fit no sample, before anything is written."""
@@ -106,7 +125,7 @@ class Preparation:
             device=device,
             devices=devices,
             accumulate=self.request["accumulate"],
-            smallest=self.method.needs().minimum_batch,
+            smallest=self.method.minimum_batch,
         )
 
     def choose_batch(self, *, device: str, devices: int) -> None:
@@ -130,16 +149,25 @@ class Preparation:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_key(self.request["seed"], "weights") % 2**63)
             pretrained = self.request["pretrained"] and not self.saved
-            self.encoder = make(name, self.modality.shape(), pretrained=pretrained, **options)
+            if self.start is not None:
+                self.encoder = self.start.encoder()
+            else:
+                self.encoder = make(name, self.modality.shape(), pretrained=pretrained, **options)
             self._refuse_misfit()
-            self.method.build({"encoder": self.encoder})
+            self.encoders = {"encoder": self.encoder}
+            if self.request["teacher"] is not None:
+                self.encoders["teacher"] = make_teacher(os.fspath(self.request["teacher"]), self.modality)
+            self.method.samples = len(self.index)
+            self.method.build(self.encoders)
+            if self.start is not None:
+                self.adopted = self.start.adopt(self.method, self.derived.values["method"])
         self.derived.add("encoder_config", self.encoder.config())
 
     def measure(self) -> None:
         """What must be known of the data before step 0, the input size among it; a resumed run knows it already."""
         assert self.method is not None
         self.plan: Plan = change_plan(self.method.needs().plan, **self.request["views"])
-        if not self.saved:
+        if not self.saved and self.start is None:
             self._refuse_size()
             measure(self.samples, self.train_rows, self.request["seed"])
             self._choose()
@@ -191,6 +219,10 @@ class Preparation:
     def _encoder(self) -> tuple[Any, dict[str, Any]]:
         """(name, configuration or module; options): asked for, chosen, or what the run started with."""
         asked = self.request["encoder"]
+        if self.start is not None:
+            config = self.start.model.encoder.config()
+            self.derived.add("encoder", config["name"], f"that of {self.start.run.folder}, with its weights")
+            return config, {}
         if not isinstance(asked, dict):
             self.derived.add("encoder", type(asked).__name__)
             return asked, {}
@@ -213,7 +245,7 @@ class Preparation:
         for group in self.plan:  # each refuses a size that it cannot take: small views, then whole samples
             encoder.grid((channels, *(max(1, round(side * group.size)) for side in space)))
         encoder.grid(self.modality.plain_shape())
-        if needs.encoders != ("encoder",):
+        if set(needs.encoders) - {"encoder", "teacher"}:
             raise MethodError(
                 f"{title} needs several encoders ({', '.join(needs.encoders)}), which pretrain cannot give."
             )
@@ -242,11 +274,44 @@ class Preparation:
             workers=self.workers,
             start=start,
             stop=stop,
+            targets=self.labels[self.train_rows] if self.labels is not None and self._learns_labels() else None,
             unreadable=self.unreadable,
             accept_unreadable=self.request["accept_unreadable"],
             pin_memory=self.device == "cuda",
             give_way=self.device == "cpu",
         )
+
+    def lr_share(self) -> float:
+        """Of the usual rate, for an encoder that is not new."""
+        return start.GENTLE if self.starts_trained else 1.0
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the encoder is not new: published weights, or those of another run."""
+        return bool(self.request["pretrained"] or self.request["from_"])
+
+    def rates(self) -> dict[str, dict[str, float]]:
+        """Parameter groups of an encoder that is not new; nothing for one that is. What a run began with, it keeps."""
+        if not self.starts_trained:
+            return {}
+        if self.saved:
+            first, decay = (self.saved["derived"][name] for name in ("head_first", "layer_decay"))
+            return start.rates(self.encoder, head_first=first, layer_decay=decay)
+        first, decay = self.request["head_first"], self.request["layer_decay"]
+        if first is None:
+            first = 0.0 if self.adopted else start.HEAD_FIRST
+            why = "heads go on as well" if self.adopted else "of the run: new heads learn before the encoder does"
+            self.derived.add("head_first", first, why)
+        if decay is None:
+            decay = self.derived.add(
+                "layer_decay", start.LAYER_DECAY, "of the rate, from layer to layer towards the input"
+            )
+        first, decay = self.derived.add("head_first", first), self.derived.add("layer_decay", decay)
+        return start.rates(self.encoder, head_first=first, layer_decay=decay)
+
+    def _learns_labels(self) -> bool:
+        assert self.method is not None
+        return self.method.needs().labels
 
     def schedule(self) -> tuple[int | None, float | None]:
         """(steps, minutes) of the run: exactly one of them."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+from selftaught.commands.choices import refuse_batch
 from selftaught.commands.run import Run, Speaker, check_place
 from selftaught.config import Group, command
 from selftaught.errors import ConfigError, DataError
@@ -35,8 +36,16 @@ def pretrain(
     weight_decay: Annotated[float | None, "in [0, inf)", "decay per step, of weights with two axes or more"] = None,
     warmup: Annotated[float, "in [0, 1)", "share of the steps with a rising rate"] = 0.05,
     seed: Annotated[int, "in [0, 9223372036854775807]", "of everything random"] = 0,
-    labels: Annotated[str | None, "", "folders, a column or a CSV: watched (kNN), never learned from"] = None,
+    labels: Annotated[str | None, "", "folders, a column or a CSV: watched (kNN); learned from by supcon alone"] = None,
     pretrained: Annotated[bool, "", "start from timm's published weights"] = False,
+    from_: Annotated[str | os.PathLike[str] | None, "", "start from the encoder of this finished run"] = None,
+    head_first: Annotated[
+        float | None, "in [0, 1)", "share of the run in which an encoder that is not new waits for new heads"
+    ] = None,
+    layer_decay: Annotated[
+        float | None, "in (0, 1]", "its rate from layer to layer towards the input; auto = 0.75"
+    ] = None,
+    teacher: Annotated[str | os.PathLike[str] | None, "", "a finished run or a timm name, for methods that ask"] = None,
     devices: Annotated[int | None, "in [1, 4096]", "processes, or accelerators"] = None,
     precision: Annotated[str, "one of auto, fp32, bf16", "arithmetic; auto = bf16 where the hardware has it"] = "auto",
     workers: Annotated[int | None, "in [0, 4096]", "processes that read data, per device"] = None,
@@ -56,6 +65,8 @@ def pretrain(
     began = time.perf_counter()
     if sum(each is not None for each in (epochs, steps, minutes)) > 1:
         raise ConfigError("Only one of 'epochs', 'steps' and 'minutes' can be given.")
+    _refuse_starts(request)
+    refuse_batch(batch_size, request["method"]["name"])
     before = None if preview else check_place(out, request, resume)
     if isinstance(data, str | os.PathLike) and not Path(str(data).split("::")[0]).expanduser().exists():
         raise DataError(f"There is no file or folder {str(data)!r}.")
@@ -74,3 +85,22 @@ def pretrain(
         say(f"The views of the first batches are in {training.preview(parts)}")
         return Run(Path(out))
     return training.train(parts, say, began)
+
+
+def _refuse_starts(request: dict[str, Any]) -> None:
+    """Two beginnings for one encoder, or none where one is to be treated gently."""
+    asked = request["encoder"]
+    if request["from_"] is not None:
+        if isinstance(asked, dict) and asked != {"name": "auto"}:
+            raise ConfigError("Only one of 'encoder' and 'from' can be given: the run has its own encoder.")
+        if request["pretrained"]:
+            raise ConfigError("Only one of 'pretrained' and 'from' can be given.")
+        Run.open(request["from_"])
+        return
+    for name in ("head_first", "layer_decay"):
+        if request[name] is not None and not request["pretrained"]:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"The {name!r} parameter is for an encoder that is not new.",
+                hint=f"--{flag} goes with --from or --pretrained.",
+            )

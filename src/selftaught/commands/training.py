@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import logging
@@ -27,7 +28,7 @@ from selftaught.diagnostics.watch import Watch
 from selftaught.train.checkpoint import Store, lock, write_text
 from selftaught.train.fabric import make_fabric
 from selftaught.train.loop import Result, Settings, Task, fit
-from selftaught.train.optim import Recipe
+from selftaught.train.optim import DEFAULT_LR, Recipe
 from selftaught.train.progress import MetricsFile, make_progress
 
 SHOWN = 32  # samples in the pictures
@@ -44,6 +45,7 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
     settings = _settings(parts, steps, minutes, spent=time.perf_counter() - began)
     settings.share(fabric.world_size)
     parts.build()
+    settings = dataclasses.replace(settings, groups=parts.rates())
     first = fabric.global_rank == 0
     with lock(parts.out) if first else contextlib.nullcontext():
         if first:
@@ -74,11 +76,12 @@ def _precision(parts: Preparation) -> str:
 
 def _settings(parts: Preparation, steps: int | None, minutes: float | None, *, spent: float) -> Settings:
     request = parts.request
-    recipe = Recipe(
-        request["optimiser"], lr=request["lr"], weight_decay=request["weight_decay"], warmup=request["warmup"]
-    )
+    gentle = parts.lr_share()
+    rate = gentle * DEFAULT_LR[request["optimiser"]] if request["lr"] is None else request["lr"]
+    recipe = Recipe(request["optimiser"], lr=rate, weight_decay=request["weight_decay"], warmup=request["warmup"])
     peak = parts.derived.add("lr", recipe.peak(parts.order.batch_size))
-    why = f"{request['optimiser']} at a batch of {parts.order.batch_size}"
+    slower = f", {gentle:g} of the usual as the encoder is not new" if gentle < 1 else ""
+    why = f"{request['optimiser']} at a batch of {parts.order.batch_size}{slower}"
     parts.derived.add("lr", peak, why if request["lr"] is None else "")
     if request["accumulate"] > 1:  # what a step then means is not what every user expects, so it is said
         few = parts.order.batch_size // (request["accumulate"] * parts.devices)
@@ -100,7 +103,7 @@ def _settings(parts: Preparation, steps: int | None, minutes: float | None, *, s
 def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | None) -> Result:
     request, out = parts.request, parts.out
     assert parts.method is not None
-    task = Task({"encoder": parts.encoder}, parts.method, parts.modality.normalise)
+    task = Task(parts.encoders, parts.method, parts.modality.normalise)
     try:
         return fit(
             task,
@@ -131,11 +134,15 @@ def _watch(parts: Preparation, say: Speaker) -> Watch:
     labels = None if parts.labels is None else parts.labels[rows][came]
     count = min(PAIRED, len(index))
     order = Order(len(index), min(64, count), parts.request["seed"], "health")
-    paired = Loader(index, parts.modality, parts.plan, order, stop=count // order.batch_size, accept_unreadable=True)
+    pairs = (
+        dataclasses.replace(parts.plan[0], count=max(2, parts.plan[0].count)),
+    )  # also where one view is learned from
+    paired = Loader(index, parts.modality, pairs, order, stop=count // order.batch_size, accept_unreadable=True)
     return Watch(
         plain,
         list(paired),
         labels=labels,
+        start=parts.out / "tables" / "start.npy" if parts.starts_trained else None,
         path=parts.out / "health.json",
         batch_size=parts.order.batch_size,
         held_out=held_out,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,27 +28,52 @@ class Answer(NamedTuple):
 
 @dataclass
 class Samples:
-    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say.
-
-    ``companions`` are other samples for ``modality.views``, drawn by key; no method asks for any yet.
-    """
+    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say."""
 
     index: Index
     modality: Modality
     plan: Plan | None
     targets: Any = None
 
-    def views(self, i: int, rng: np.random.Generator, companions: Sequence[Sample] = ()) -> Views:
+    def views(self, i: int, rng: np.random.Generator) -> Views:
         sample = self.read(i)
         if self.plan is None:
             return self.modality.plain(sample)
-        return self.modality.views(sample, rng, self.plan, companions)
+        own = tuple(group for group in self.plan if not group.companion)
+        made = self.modality.views(sample, rng, own)
+        if len(own) < len(self.plan):
+            other = self._companion(i, sample, rng)
+            more = self.modality.views(other, rng, tuple(group for group in self.plan if group.companion))
+            for name in ("streams", "valid", "observed", "hidden", "drawn"):
+                getattr(made, name).update(getattr(more, name))
+        return made
+
+    def _companion(self, i: int, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The sample before or after in time; the sample itself where there is neither, or it cannot be read."""
+        beside = neighbours(self.index, i)
+        if not beside:
+            return sample
+        try:
+            return self.read(beside[int(rng.integers(len(beside)))])
+        except (UnreadableError, OSError):
+            return sample  # named when its own turn comes
 
     def read(self, i: int) -> Sample:
         sample = self.modality.read(self.index.item(i))
         if self.targets is not None:
             sample.target = self.targets[i]
         return sample
+
+
+def neighbours(index: Index, i: int) -> list[int]:
+    """The rows just before and after row ``i`` in time: of the same file and group, the next lower or higher part.
+
+    Held-out rows between them are passed over, so neighbours may be two parts from each other, or a few.
+    """
+    rows = [j for j in (i - 1, i + 1) if 0 <= j < len(index)]
+    here = index.item(i)
+    beside = ((j, index.item(j)) for j in rows)
+    return [j for j, item in beside if (item.path, item.entity, item.group) == (here.path, here.entity, here.group)]
 
 
 @dataclass

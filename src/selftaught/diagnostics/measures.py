@@ -11,6 +11,7 @@ alpha-ReQ: Agrawal, Mondal, Ghosh, Richards, "alpha-ReQ: assessing representatio
 measuring eigenspectrum decay", NeurIPS 2022.
 Alignment, uniformity: Wang, Isola, "Understanding contrastive representation learning through alignment and uniformity
 on the hypersphere", ICML 2020.
+Drift: Kornblith, Norouzi, Lee, Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019.
 Spread: Chen, He, "Exploring simple Siamese representation learning", CVPR 2021, section 4.1.
 """
 
@@ -43,6 +44,17 @@ def rankme(z: Float[Tensor, "N D"], *, centre: bool = False) -> float:
         return 0.0
     share = values / values.sum()
     return float(torch.exp(torch.special.entr(share).sum()))
+
+
+def drift(z: Float[Tensor, "N D"], start: Float[Tensor, "N E"]) -> float:
+    """How far features are from others of the same samples, up to rotation and scale: 1 - linear CKA, in [0, 1].
+
+    Kornblith, Norouzi, Lee & Hinton 2019, "Similarity of Neural Network Representations Revisited", eq. 4 with linear
+    kernels. With fewer samples than dimensions unrelated features look alike, so 1 is not reached.
+    """
+    a, b = _centred(z), _centred(start)
+    scale = (a.T @ a).norm() * (b.T @ b).norm()
+    return float(1 - (a.T @ b).square().sum() / scale) if scale > 0 else math.nan
 
 
 def alpha_req(z: Float[Tensor, "N D"]) -> float:

@@ -28,7 +28,7 @@ from selftaught.diagnostics.schedule import SHARE, peeks_at, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
 from selftaught.errors import SelftaughtError
 
-COLUMNS = ("rankme", "alpha_req", "alignment", "uniformity", "spread", "knn")  # of metrics.csv
+COLUMNS = ("rankme", "alpha_req", "alignment", "uniformity", "spread", "drift", "knn")  # of metrics.csv
 
 
 class Watch:
@@ -39,6 +39,7 @@ class Watch:
     plain: held-out batches with one untouched view per sample ("plain"), in memory, or a callable that gives them.
     paired: held-out batches with two views per sample in their first stream, for alignment; empty = not measured.
     labels: (N,) class numbers of the samples of ``plain``, -1 = unknown: adds online kNN. None = no labels.
+    start: where the features are kept that an encoder which is not new started with: adds drift. None = a new one.
     path: where health.json goes; None = nowhere.
     batch_size: of the training, samples a step; what a check may cost is reckoned in its steps.
     held_out: whether the samples were kept from the training; said in health.json.
@@ -51,6 +52,7 @@ class Watch:
         paired: Batches = (),
         *,
         labels: np.ndarray | None = None,
+        start: Path | None = None,
         path: str | Path | None = None,
         batch_size: int = 64,
         held_out: bool = True,
@@ -59,7 +61,8 @@ class Watch:
         self.plain, self.paired, self.held_out = plain, paired, held_out
         self.path = Path(path) if path else None
         self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
-        self.say, self.batch_size = say, batch_size
+        self.say, self.batch_size, self.start = say, batch_size, start
+        self._features: torch.Tensor | None = None  # of the encoder that the run started from
         self.history = History()
         self.verdicts: list[Verdict] = []
         self._start: list[float] = []  # norms of the encoder's matrices at step 0
@@ -73,6 +76,8 @@ class Watch:
         if state.fabric.global_rank != 0:
             return
         self._planned = set(plan_checks(state.steps, state.steps_per_epoch, self._cost()))
+        if self.start is not None:
+            self._features = self._kept(state, self.start)
         if not self.history.checks:
             self._start = norms(kept_encoder(state.task))
             self._check(state, 0)
@@ -133,7 +138,20 @@ class Watch:
         """The figures of the encoder as it is, in eval mode; it is left as it was."""
         z, pairs = embed(state, self.plain, self.paired)
         self.history.dim, self.history.samples = z.shape[1], len(z)
-        return figures(z, pairs, self.labels)
+        seen = figures(z, pairs, self.labels)
+        if self._features is not None:
+            seen["drift"] = measures.drift(z, self._features.to(z.device))
+        return seen
+
+    def _kept(self, state: Any, path: Path) -> torch.Tensor:
+        """Features at step 0, written then and read when the run goes on."""
+        if not path.exists():
+            z, _ = embed(state, self.plain, ())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".part.npy")
+            np.save(draft, z.cpu().numpy())
+            draft.replace(path)
+        return torch.from_numpy(np.load(path))
 
     def columns(self) -> dict[str, float]:
         """The last check as columns of metrics.csv."""

@@ -111,6 +111,10 @@ class Encoder(nn.Module):
             return Features(pooled)
         return Features(pooled, tokens.values, tokens.grid, tokens.valid)
 
+    def layers(self) -> dict[str, int]:
+        """Parameter name -> its layer, 0 nearest to the input, for rates that fall with depth; {} = not known."""
+        return {}
+
     def config(self) -> dict[str, Any]:
         """JSON-able; ``make(config)`` rebuilds the architecture (weights come from the state dict)."""
         return {"name": self.name, "shape": list(self.shape), "options": dict(self.options)}

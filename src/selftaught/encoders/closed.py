@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.encoders.base import Context, to_tokens
+from selftaught.encoders.transformer import timm_layers
 from selftaught.encoders.whole import Whole, as_context
 from selftaught.types import Tokens
 
@@ -40,6 +41,9 @@ class TimmModel(Whole):
         )  # fmt: skip
         self.net, self.layout, self._look = net, layout, look
         self._grids = {self.shape: layout.grid}
+
+    def layers(self) -> dict[str, int]:
+        return timm_layers(self)
 
     def pool(self, tokens: Tokens) -> Tensor:
         if self.layout.kind == "vector":

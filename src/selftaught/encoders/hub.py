@@ -102,6 +102,18 @@ def published(name: str) -> dict[str, Any]:
     return {}
 
 
+def published_input(name: str) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
+    """What the published weights were trained on: size in pixels, mean and spread of the channels for values in [0, 1].
+
+    Raises EncoderError where timm has no such model, or no weights for it.
+    """
+    check_name(name, (3, 224, 224))
+    facts = timm.get_pretrained_cfg(name)
+    if facts is None or not facts.has_weights:
+        raise EncoderError(must_be("teacher", "pretrain", "a run, or a timm name that has weights", name))
+    return tuple(facts.input_size[1:]), tuple(facts.mean), tuple(facts.std)  # type: ignore[return-value]
+
+
 def _create(
     name: str, shape: Sequence[int], stem: str, options: dict[str, Any], weights: dict[str, Any] | None = None
 ) -> nn.Module:

@@ -59,6 +59,10 @@ class Small(Encoder):
         start = tuple(-(-size // stride) for size, stride in zip(shape[1:], self.stride, strict=True))
         return start, _halved(start, STAGES - 1)
 
+    def layers(self) -> dict[str, int]:
+        parts = {name: name.split(".") for name, _ in self.named_parameters()}
+        return {name: int(part[1]) + 1 if part[0] == "stages" else 0 for name, part in parts.items()}
+
     def embed(self, x: Tensor, valid: Tensor | None = None) -> Tokens:
         if valid is not None:
             x = x.masked_fill(~valid[:, None], 0)

@@ -18,6 +18,7 @@ from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import each_view, projection
 from selftaught.ops.losses import unit
+from selftaught.ops.similarity import log_sum_exp
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -74,12 +75,12 @@ def decoupled(
     batch, or 1 where ``sigma`` is 0. Not bounded below: minus 1 / t is reached by far-apart pairs that agree.
     """
     local, gathered = unit(local), unit(gathered)
-    similarity = torch.einsum("bvd,kwd->bvkw", local, gathered) / temperature  # (b, 2, B, 2)
-    row = torch.arange(len(local), device=local.device)
-    similarity[row, :, row + start] = -torch.inf  # neither itself nor its positive
+    own = 2 * (torch.arange(len(local), device=local.device) + start)
+    pair = torch.stack([own, own + 1], dim=1).repeat_interleave(2, 0)  # neither itself nor its positive
+    others = log_sum_exp(local.flatten(0, 1), gathered.flatten(0, 1), scale=1 / temperature, skip=pair)
     positive = (local[:, 0] * local[:, 1]).sum(-1)  # (b,)
     weight: Tensor | float = 1.0
     if sigma:
         everyone = (gathered[:, 0] * gathered[:, 1]).sum(-1) / sigma
         weight = 2 - torch.exp(positive / sigma - everyone.logsumexp(0)) * len(gathered)
-    return similarity.flatten(2).logsumexp(-1) - (weight * positive / temperature)[:, None]
+    return others.view(-1, 2) - (weight * positive / temperature)[:, None]

@@ -16,14 +16,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from selftaught.methods.base import SMALL, VIEWS, multi_crop
-from selftaught.nn.batchwise import gather, rank, total
-from selftaught.nn.heads import Prototypes, each_view
+from selftaught.nn.batchwise import gather, rank
+from selftaught.nn.centre import Centre
+from selftaught.nn.heads import Prototypes, bottleneck, each_view
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.assignment import sinkhorn
+from selftaught.ops.losses import swapped
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
 
 
@@ -32,7 +33,6 @@ class DINO(Method):
 
     family = "self-distillation"
     couples = True  # Sinkhorn balances the batch
-    centre: Tensor  # (K,): running mean of the teacher's scores
 
     def __init__(
         self,
@@ -61,13 +61,11 @@ class DINO(Method):
         return Needs(plan=multi_crop(small=self.small, smallest=self.smallest, colour=self.colour, large=large))
 
     def build(self, encoders: Encoders) -> None:
-        dim, hidden = encoders["encoder"].dim, self.hidden
-        layers = (nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
-        self.head = nn.Sequential(*layers, nn.Linear(hidden, self.bottleneck))
+        self.head = bottleneck(encoders["encoder"].dim, self.hidden, self.bottleneck)
         self.prototypes = Prototypes(self.bottleneck, self.count)
         students = {"encoder": encoders["encoder"], "head": self.head, "prototypes": self.prototypes}
         self.teacher = Teacher(students)
-        self.register_buffer("centre", torch.zeros(self.count))
+        self.centre = Centre(self.count)
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
         sizes = (VIEWS, SMALL)[: 2 if self.small else 1]  # one pass for each
@@ -77,26 +75,19 @@ class DINO(Method):
         return {"z": z, "scores": self.prototypes(z), "target": target}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        scores = outputs["scores"]
-        log_share = F.log_softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)) / self.temperature, -1)
-        target = self._sharpened(outputs["target"].detach()).to(log_share.dtype)  # (b, 2, K)
-        rows = log_share.new_zeros(len(log_share))
-        for view in (0, 1):
-            rows = rows - (target[:, view] * (log_share.sum(1) - log_share[:, view])).sum(-1)
-        return {"distillation": (rows.sum(), len(rows) * 2 * (scores.shape[1] - 1))}
+        target = self._sharpened(outputs["target"].detach())  # (b, 2, K)
+        rows = swapped(outputs["scores"], target, temperature=self.temperature)
+        return {"distillation": (rows.sum(), len(rows) * 2 * (outputs["scores"].shape[1] - 1))}
 
     def _sharpened(self, target: Tensor) -> Tensor:
-        if self.centring == "sinkhorn":
-            everyone = gather(target)
-            codes = [sinkhorn(everyone[:, view], epsilon=self.teacher_temperature) for view in (0, 1)]
-            return torch.stack(codes, dim=1)[rank() * len(target) :][: len(target)]
-        target = target.to(torch.promote_types(target.dtype, torch.float32))
-        return ((target - self.centre.to(target.dtype)) / self.teacher_temperature).softmax(-1)
+        if self.centring == "mean":
+            return self.centre.sharpen(target, temperature=self.teacher_temperature)
+        everyone = gather(target)
+        codes = [sinkhorn(everyone[:, view], epsilon=self.teacher_temperature) for view in (0, 1)]
+        return torch.stack(codes, dim=1)[rank() * len(target) :][: len(target)]
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:
-        seen = outputs["target"].flatten(0, 1).to(self.centre.dtype)
-        count = total(seen.new_tensor(float(len(seen))))
-        self.centre.lerp_(total(seen.sum(0)) / count, 1 - self.centre_momentum)
+        self.centre.follow(outputs["target"], momentum=self.centre_momentum)
         self.teacher.follow(rising(self.momentum, clock.fraction))
 
     def groups(self, encoders: Encoders) -> dict[str, dict[str, Any]]:

@@ -14,13 +14,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch.nn import functional as F
 
 from selftaught.methods.base import VIEWS, unlike_views
 from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import each_view, projection
 from selftaught.nn.teacher import Teacher, rising
-from selftaught.ops.losses import unit
+from selftaught.ops.losses import told_apart, unit
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -65,8 +64,7 @@ class MoCoV3(Method):
         keys = unit(gather(outputs["key"].detach()))  # (B, 2, D)
         own = torch.arange(len(q), device=q.device) + rank() * len(q)
         rows = [
-            F.cross_entropy(q[:, one] @ keys[:, other].T / self.temperature, own, reduction="none")
-            for one, other in ((0, 1), (1, 0))
+            told_apart(q[:, one], keys[:, other], own, temperature=self.temperature) for one, other in ((0, 1), (1, 0))
         ]
         return {"contrast": (2 * self.temperature * torch.stack(rows).sum(), len(q))}
 

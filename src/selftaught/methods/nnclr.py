@@ -14,13 +14,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch.nn import functional as F
 
 from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import each_view, projection
 from selftaught.nn.memory import Queue
-from selftaught.ops.losses import unit
+from selftaught.ops.losses import told_apart, unit
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -62,7 +61,7 @@ class NNCLR(Method):
         p = unit(gather(outputs["p"]))  # (B, 2, D)
         own = torch.arange(len(z), device=z.device) + rank() * len(z)
         rows = [
-            F.cross_entropy(self.queue.nearest(z[:, one]) @ p[:, other].T / self.temperature, own, reduction="none")
+            told_apart(self.queue.nearest(z[:, one]), p[:, other], own, temperature=self.temperature)
             for one, other in ((0, 1), (1, 0))
         ]
         return {"contrast": (torch.stack(rows).mean(0).sum(), len(z))}

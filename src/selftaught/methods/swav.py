@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from selftaught.methods.base import SMALL, VIEWS, multi_crop
 from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import Prototypes, each_view, projection
 from selftaught.nn.memory import Queue
 from selftaught.ops.assignment import sinkhorn
+from selftaught.ops.losses import swapped
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -67,12 +67,8 @@ class SwAV(Method):
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         scores = outputs["scores"]  # (b, V, K)
-        log_share = F.log_softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)) / self.temperature, -1)
-        rows = scores.new_zeros(len(scores), dtype=log_share.dtype)
-        for view in (0, 1):
-            code = self._assign(scores.detach()[:, view], view, clock).to(log_share.dtype)
-            others = log_share.sum(1) - log_share[:, view]
-            rows = rows - (code * others).sum(-1)
+        codes = torch.stack([self._assign(scores.detach()[:, view], view, clock) for view in (0, 1)], dim=1)
+        rows = swapped(scores, codes, temperature=self.temperature)
         return {"swap": (rows.sum(), len(rows) * 2 * (scores.shape[1] - 1))}
 
     def _assign(self, scores: Tensor, view: int, clock: Clock) -> Tensor:

@@ -50,7 +50,7 @@ class Modality:
     def fit(self, samples: Iterable[Sample]) -> None:
         """Measures on some training samples what must be known before step 0 (channels, size, mean, spread)."""
 
-    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()) -> Views:
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan) -> Views:
         """The views that ``plan`` asks for: a pure function of its arguments, run in a worker."""
         raise NotImplementedError
 

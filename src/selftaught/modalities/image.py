@@ -124,7 +124,7 @@ class Image(Modality):
 
     # --- views -------------------------------------------------------------------------------------------------------
 
-    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()) -> Views:
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan) -> Views:
         """Crops, flips and colour; ``drawn`` holds each view's box (y0, x0, y1, x1 in [0, 1]) as cut, and its flip."""
         shape = sample.data.shape[:2]
         drawn, shared = [], {}

@@ -14,7 +14,7 @@ channel around zero drifts as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import cv2
@@ -132,7 +132,7 @@ class Series(Modality):
 
     # --- views -------------------------------------------------------------------------------------------------------
 
-    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan, companions: Sequence[Sample] = ()) -> Views:
+    def views(self, sample: Sample, rng: np.random.Generator, plan: Plan) -> Views:
         """Windows (V, C, T); ``drawn`` holds each view's window ("box": start, stop in [0, 1]) and its flip."""
         views, shared = Views({}, target=sample.target), {}
         for group in plan:

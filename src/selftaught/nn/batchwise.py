@@ -43,6 +43,13 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def from_first(tensor: Tensor) -> Tensor:
+    """The first rank's copy of ``tensor`` on all ranks, in place: what all compute, but may round differently."""
+    if world() > 1:
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation over the samples of all ranks, for any number of axes, on any device.
 

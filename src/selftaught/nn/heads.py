@@ -45,6 +45,12 @@ def projection(
     return nn.Sequential(*parts)
 
 
+def bottleneck(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
+    """Three linear layers with GELU between them, without batch norm: DINO's head up to its prototypes."""
+    layers = (nn.Linear(in_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+    return nn.Sequential(*layers, nn.Linear(hidden, out_dim))
+
+
 class Prototypes(nn.Module):
     """Cosine similarity with ``count`` learned directions: (B, D) -> (B, K), in [-1, 1].
 

@@ -7,9 +7,11 @@ Similarities and statistics are taken in float32 at least, whatever the encoder 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from selftaught.ops.similarity import log_sum_exp
 
 
 def nt_xent(
@@ -26,14 +28,11 @@ def nt_xent(
     mean over any partition of the anchors is the loss of the whole.
     """
     local, gathered = unit(local), unit(gathered)
-    (b, views, _), anchors = local.shape, local.flatten(0, 1)
-    similarity = anchors @ gathered.flatten(0, 1).T / temperature  # (b V, B V)
-    row = torch.arange(b * views, device=local.device)
-    similarity[row, row + start * views] = -torch.inf  # nothing is compared with itself
-    positive = (local @ local.mT / temperature).sum(-1) - local.square().sum(
-        -1
-    ) / temperature  # (b, V), itself taken out
-    return similarity.logsumexp(-1).view(b, views) - positive / (views - 1)
+    b, views, _ = local.shape
+    itself = torch.arange(b * views, device=local.device)[:, None] + start * views
+    every = log_sum_exp(local.flatten(0, 1), gathered.flatten(0, 1), scale=1 / temperature, skip=itself)
+    positive = (local @ local.mT).sum(-1) - local.square().sum(-1)  # (b, V), itself taken out
+    return every.view(b, views) - positive / temperature / (views - 1)
 
 
 def vicreg_terms(z: Float[Tensor, "B V D"], *, eps: float = 1e-4) -> dict[str, Tensor]:
@@ -66,9 +65,16 @@ def info_nce(
 
     All of unit length. In [0, inf); the mean over any partition of the queries is the loss of the whole.
     """
-    own = (query * key).sum(-1, keepdim=True)
-    logits = torch.cat([own, query @ others.T], dim=1) / temperature
-    return logits.logsumexp(1) - logits[:, 0]
+    own = (query * key).sum(-1) / temperature
+    return torch.logaddexp(own, log_sum_exp(query, others, scale=1 / temperature)) - own
+
+
+def told_apart(
+    query: Float[Tensor, "b D"], keys: Float[Tensor, "K D"], own: Int[Tensor, " b"], *, temperature: float
+) -> Float[Tensor, " b"]:
+    """-log of the softmax share that a query gives the key in row ``own`` among all ``keys``, in [0, inf)."""
+    agreement = (query * keys[own]).sum(-1) / temperature
+    return log_sum_exp(query, keys, scale=1 / temperature) - agreement
 
 
 def across_views(prediction: Float[Tensor, "b V D"], target: Float[Tensor, "b V D"]) -> Float[Tensor, " b"]:
@@ -80,6 +86,24 @@ def across_views(prediction: Float[Tensor, "b V D"], target: Float[Tensor, "b V 
     views = prediction.shape[1]
     same = (prediction * target).sum((1, 2))
     return ((prediction.sum(1) * target.sum(1)).sum(1) - same) / (views * (views - 1))
+
+
+def swapped(
+    scores: Float[Tensor, "b V K"], target: Float[Tensor, "b T K"], *, temperature: float
+) -> Float[Tensor, " b"]:
+    """Cross-entropy of every view's scores with the targets of the other views, summed over the T (V - 1) pairs.
+
+    Target t belongs to view t; ``target`` holds shares of K classes that sum to 1. What DINO (Caron et al. 2021,
+    eq. 3) and SwAV (Caron et al. 2020, eq. 1) have in common. In [0, inf).
+    """
+    log_share = log_shares(scores, temperature=temperature)
+    own = log_share[:, : target.shape[1]]
+    return -(target * (log_share.sum(1, keepdim=True) - own)).sum((1, 2))
+
+
+def log_shares(scores: Float[Tensor, "*shape K"], *, temperature: float) -> Float[Tensor, "*shape K"]:
+    """Logarithm of the softmax over the last axis, in float32 at least."""
+    return F.log_softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)) / temperature, dim=-1)
 
 
 def unit(z: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:

@@ -38,6 +38,10 @@ _MEASURES = {  # column -> (heading, what it says)
     "spread": ("Spread", "Standard deviation of the features. 0 means that every sample gets the same vector."),
     "spread_min": ("Smallest spread", "Standard deviation of the least used dimension. 0 means a dead dimension."),
     "dead_share": ("Dead dimensions", "Share of the dimensions that never change."),
+    "drift": (
+        "Drift from the start",
+        "How far the features are from those of the encoder that the run started from: 0 = the same, 1 = unrelated.",
+    ),
     "knn": ("Nearest-neighbour accuracy", "Online check with labels; the training never saw them."),
 }
 _LEVELS = {"ok": ("✓", "Healthy"), "warning": ("!", "Warning"), "alarm": ("✕", "Alarm")}

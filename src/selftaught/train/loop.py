@@ -105,7 +105,7 @@ class _Run:
         self.losses = Losses(seed=settings.seed)
         self.agreement = Agreement(on_device=self.on_device)
         _place(task.train(), fabric, compiled=settings.compile and self.on_device)
-        groups = task.method.groups(task.encoders)  # type: ignore[arg-type]
+        groups = {**settings.groups, **task.method.groups(task.encoders)}  # type: ignore[arg-type]
         self.optimiser = build_optimiser(task, settings.optimiser, batch_size=settings.batch_size, groups=groups)
         self.keeper = Keeper(store, task, self.optimiser, settings=settings, callbacks=callbacks)
 

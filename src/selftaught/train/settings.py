@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from selftaught.errors import ConfigError, must_be
 from selftaught.train.optim import Recipe
@@ -23,6 +25,7 @@ class Settings:
     optimiser: Recipe = field(default_factory=Recipe)
     save_every: float | None = None  # seconds between checkpoints; 0 = every step; None = the rule in saving.py
     compile: bool = False  # torch.compile the encoders; on accelerators only
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # as Method.groups, which is laid over it
     caller: str = "pretrain"  # who is named in error messages
 
     def __post_init__(self) -> None:

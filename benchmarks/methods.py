@@ -1,0 +1,130 @@
+"""Every method at equal wall-clock on real pictures: what ``make bench-methods`` runs, for hours, and goes on with.
+
+    python benchmarks/methods.py SHARED_DATA [--minutes 1.5] [--methods a,b] [--sets scenes100,clothing112,mnist10k]
+
+The small encoder at 48 pixels (a small vision transformer for methods that drop tokens), everything else as the method
+has it. scenes100 with three seeds, the others with one. For each run: kNN and linear accuracy with all labels,
+fine-tuning with 10 labels per class (one draw), effective rank, images a second, memory, the last epoch. The untrained
+encoder is a row of its own ("untrained"). One line a run is appended to ``benchmarks/results/methods.jsonl``; lines that
+are there are not measured again. ``docs/make_benchmarks.py`` makes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from selftaught import catalog
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "methods.jsonl"
+SETS = {  # name -> (training data, test data, labels, seeds)
+    "scenes100": ("scenes100/train", "scenes100/test", "folders", 3),
+    "clothing112": ("clothing112/train", "clothing112/test", "folders", 1),
+    "mnist10k": ("mnist10k/mnist10k.npz::train_images", "mnist10k/mnist10k.npz::test_images", "y", 1),
+}
+SMALL = ["--encoder", "small", "--encoder.width", "32"]
+TOKENS = ["--encoder", "vit_tiny", "--encoder.patch", "6", "--encoder.dim", "128", "--encoder.depth", "4"]
+TOKENS += ["--encoder.heads", "4"]
+DROPS = {"msn"}  # need an encoder that can drop tokens
+NOT_FOR_PICTURES = {"time_contrast": "a picture has no neighbour in time: the same as simclr"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder that holds the sets")
+    parser.add_argument("--minutes", type=float, default=1.5)
+    parser.add_argument("--methods", default="")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--seeds", type=int, default=0, help="fewer seeds than usual")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
+    done = {(row["set"], row["method"], row["seed"], row["minutes"]) for row in map(json.loads, lines)}
+    wanted = options.methods.split(",") if options.methods else ["untrained", *catalog.names("method")]
+    seeds = {name: min(SETS[name][3], options.seeds or 99) for name in options.sets.split(",")}
+    for seed in range(max(seeds.values())):  # a whole table with one seed first
+        for name in seeds:
+            for method in wanted:
+                key = (name, method, seed, options.minutes)
+                if seed < seeds[name] and method not in NOT_FOR_PICTURES and key not in done:
+                    row = dict(zip(("set", "method", "seed", "minutes"), key, strict=True)) | measured(
+                        options, *key[:3]
+                    )
+                    with options.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(row, flush=True)
+
+
+def measured(options: argparse.Namespace, name: str, method: str, seed: int) -> dict:
+    """One training and its probes, each in a process of its own."""
+    train, test, labels, _ = SETS[name]
+    train, test = str(options.data / train), str(options.data / test)
+    with tempfile.TemporaryDirectory() as folder:
+        run, more = f"{folder}/run", []
+        if method == "supcon":
+            more = ["--labels", labels]
+        if method == "distill":  # learns from a SimCLR run of the same time, which it is given
+            teacher = f"{folder}/teacher"
+            pretrain(options, train, teacher, "simclr", seed, [])
+            more = ["--teacher", teacher]
+        if method == "untrained":
+            facts = pretrain(options, train, run, "simclr", seed, ["--steps", "1", "--lr", "1e-12"])
+        else:
+            facts = pretrain(options, train, run, method, seed, more)
+        command = [sys.executable, str(HERE / "probe_run.py"), run, train, test, labels]
+        return {**facts, **json.loads(call(command).splitlines()[-1])}
+
+
+def pretrain(options: argparse.Namespace, train: str, run: str, method: str, seed: int, more: list[str]) -> dict:
+    command = [sys.executable, "-m", "selftaught", "pretrain", train, "--out", run, "--method", method, "--quiet"]
+    command += ["--seed", str(seed), "--modality.size", "48", "--modality.whole_size", "64", *more]
+    command += [] if "--steps" in more else ["--minutes", str(options.minutes)]
+    command += TOKENS if method in DROPS else SMALL
+    peak, began = [0], time.perf_counter()
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    watcher = threading.Thread(target=_watch, args=(process, peak), daemon=True)
+    watcher.start()
+    _, complaint = process.communicate()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}\n{complaint[-3000:]}")
+    facts = {"seconds": round(time.perf_counter() - began, 1), "memory_mb": round(peak[0] / 1e6)}
+    import selftaught as st
+
+    opened = st.Run.open(run)
+    last, health = opened.metrics[-1], opened.health
+    facts |= {"images_per_second": round(last["samples"] / max(last["seconds"], 1e-9)), "epoch": round(last["epoch"])}
+    measures, verdict = health["measures"][-1], health["verdicts"][-1]
+    facts |= {"rankme": round(measures["rankme"], 1), "dim": measures["dim"], "verdict": verdict["name"]}
+    return facts
+
+
+def call(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def _watch(process: psutil.Popen, peak: list[int]) -> None:
+    """The highest proportional memory of the process and its workers."""
+    while process.poll() is None:
+        try:
+            tree = [process, *process.children(recursive=True)]
+            peak[0] = max(peak[0], sum(each.memory_full_info().pss for each in tree))
+        except psutil.Error:
+            pass
+        time.sleep(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What a training starts from besides its data: the encoder of another run, and a teacher that stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftaught import catalog
+from selftaught.commands.model import Model, load, load_modality, modality_state
+from selftaught.commands.run import Run
+from selftaught.errors import ModalityError, must_be
+from selftaught.train.checkpoint import Store
+from selftaught.types import Features, Method
+
+HEAD_FIRST = 0.1  # share of the run in which only what is new learns, where heads are new
+LAYER_DECAY = 0.75  # of the rate from layer to layer towards the input
+GENTLE = 0.2  # of the usual rate: what was learned at a low rate at the end is lost at a high one
+
+
+class Start:
+    """A finished run that another one goes on from: its encoder, how it reads data, its method's weights."""
+
+    def __init__(self, run: Any, encoder: Any = None) -> None:
+        """``encoder``: the user's own module, where the run was given one. Raises RunError."""
+        self.run = Run.open(run)
+        self.model = load(run, encoder=encoder)
+
+    def modality(self, asked: Mapping[str, Any]) -> Any:
+        """As the run read its data, statistics included, for the encoder knows them; but for options that are given."""
+        own = self.model.modality
+        name, given = asked["name"], {key: value for key, value in asked.items() if key != "name"}
+        if name not in ("auto", own.name):
+            raise ModalityError(must_be("modality", f"a training from {self.run.folder}", own.name, name))
+        if not given:
+            return own
+        catalog.load("modality", own.name)(**given)  # refuses what is out of range
+        saved = modality_state(own.name, {}, own)
+        return load_modality({**saved, "state": {**saved["state"], **given}})
+
+    def encoder(self) -> nn.Module:
+        """A module with the run's weights."""
+        return self.model.encoder
+
+    @torch.no_grad()
+    def adopt(self, method: Method, name: str) -> bool:
+        """Gives ``method`` the weights that it had at the run's end; False where there are none that fit.
+
+        All that learns must fit; what is kept of samples (banks, queues, assignments) is taken where its shape is.
+        """
+        if self.run.config["derived"].get("method") != name:
+            return False
+        found = Store(self.run.folder / "checkpoints").load_latest()
+        if found is None:
+            return False
+        mark = "method."
+        saved = {key.removeprefix(mark): value for key, value in found.tensors.items() if key.startswith(mark)}
+        own = method.state_dict()
+        fits = {key: value for key, value in saved.items() if key in own and own[key].shape == value.shape}
+        if any(key not in fits for key, _ in method.named_parameters()):
+            return False
+        method.load_state_dict(fits, strict=False)
+        return True
+
+
+class Frozen(nn.Module):
+    """A trained encoder that never learns, and sees what the student sees in the way that it is used to.
+
+    Its weights are in no state dict: checkpoints need not hold what another file does.
+    """
+
+    def __init__(self, encoder: nn.Module, reread: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> None:
+        """``reread``: the student's normalised input -> the teacher's; ``size``: the teacher's input per axis."""
+        super().__init__()
+        self._held = (encoder.eval().requires_grad_(False),)  # in a tuple: torch registers modules alone
+        self.reread, self.size = reread, size
+        self.dim: int = encoder.dim  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Features:
+        """(B, C, *space) as the student gets it -> features."""
+        x = self.reread(x)
+        if tuple(x.shape[2:]) != self.size:
+            mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(self.size)]
+            x = F.interpolate(x, self.size, mode=mode, align_corners=False)
+        return self._held[0](x)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._held[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def teacher(spec: str, modality: Any) -> Frozen:
+    """``spec``: a finished run, or a timm name, whose published weights are used. ``modality``: the student's.
+
+    Raises RunError, EncoderError, ModalityError.
+    """
+    if (Path(spec) / "run.yaml").is_file():
+        model = load(spec)
+        if model.modality.name != modality.name:
+            wanted = f"a run on {modality.name}"
+            raise ModalityError(must_be("teacher", "pretrain", wanted, f"{spec}, a run on {model.modality.name}"))
+        return _from_model(model, modality)
+    from selftaught.encoders import hub
+
+    size, mean, std = hub.published_input(spec)
+    encoder = hub.make(spec, (modality.shape()[0], *size), pretrained=True)
+
+    def reread(x: Tensor) -> Tensor:
+        raw = modality.denormalise(x[:, None])[:, 0].movedim(-1, 1).to(x.dtype)
+        scale = 255.0 if modality.dtype == "uint8" else 65535.0 if modality.dtype == "uint16" else 1.0
+        shape = (1, -1, 1, 1)
+        return (raw / scale - torch.tensor(mean, device=x.device).view(shape)) / torch.tensor(
+            std, device=x.device
+        ).view(shape)
+
+    return Frozen(encoder, reread, tuple(size))
+
+
+def _from_model(model: Model, modality: Any) -> Frozen:
+    def reread(x: Tensor) -> Tensor:
+        return model.modality.normalise(modality.denormalise(x[:, None]), x.dtype)[:, 0]
+
+    return Frozen(model.encoder, reread, tuple(model.modality.shape()[1:]))
+
+
+def rates(encoder: Any, *, head_first: float, layer_decay: float) -> dict[str, dict[str, float]]:
+    """Parameter groups of an encoder that is not new: later than its head, and the slower the nearer to the input."""
+    names = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    layers = encoder.layers() if hasattr(encoder, "layers") else {}
+    deepest = max(layers.values(), default=0)
+    return {
+        f"encoder.{name}": {
+            "rate": layer_decay ** (deepest - layers.get(name, deepest)),
+            "frozen_until": head_first,
+        }
+        for name in names
+    }

@@ -1,0 +1,229 @@
+"""Trainings whose encoder is not new: from a run, gently, with drift watched; and those with a frozen teacher."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import selftaught as st
+from selftaught.commands.start import Frozen, Start, rates, teacher
+from selftaught.encoders import make
+from selftaught.errors import ConfigError, MethodError, ModalityError, RunError
+from selftaught.modalities.image import Image
+from selftaught.modalities.series import Series
+from selftaught.train.checkpoint import Store
+
+ENCODER = {"name": "small", "width": 4}
+SETTINGS = {"batch_size": 8, "workers": 0, "quiet": True, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """64 pictures of 16 x 16, and which kind each is of."""
+    samples = Image().toy(64)
+    return np.stack([np.asarray(one.data)[:16, :16] for one in samples])
+
+
+@pytest.fixture(scope="module")
+def first(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("start") / "first"
+    return st.pretrain(pictures, out=out, steps=10, encoder=ENCODER, method="simclr", **SETTINGS)
+
+
+def weights(run) -> dict:
+    return load_file(Path(run) / "encoder" / "model.safetensors")
+
+
+def heads(run) -> dict:
+    tensors = Store(Path(run) / "checkpoints").load_latest().tensors
+    return {name: value for name, value in tensors.items() if name.startswith("method.") and "::" not in name}
+
+
+def test_new_heads_learn_before_the_encoder_does(pictures, first, tmp_path):
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=4, from_=first, method="vicreg", head_first=0.9, **SETTINGS)
+    parameters = [name for name, value in weights(first).items() if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(weights(run)[name], weights(first)[name]) for name in parameters)
+    derived, reasons = run.config["derived"], run.config["reasons"]
+    assert derived["head_first"] == 0.9 and derived["layer_decay"] == 0.75
+    assert derived["encoder"] == "small" and "with its weights" in reasons["encoder"]
+    assert "not new" in reasons["lr"]
+
+
+def test_after_them_the_encoder_learns_too(pictures, first, tmp_path):
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=4, from_=first, method="vicreg", **SETTINGS)
+    assert run.config["derived"]["head_first"] == 0.1
+    moved = {name: (weights(run)[name] - weights(first)[name]).abs().max() for name in weights(first)}
+    assert moved["stages.3.0.conv1.weight"] > 0 and moved["stem.0.weight"] > 0
+
+
+def test_the_same_method_goes_on_with_its_heads(pictures, first, tmp_path):
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=2, from_=first, method="simclr", lr=1e-9, **SETTINGS)
+    assert run.config["derived"]["head_first"] == 0.0
+    for name, value in heads(first).items():
+        if value.is_floating_point() and "running" not in name:
+            torch.testing.assert_close(heads(run)[name], value, rtol=0, atol=1e-6)
+
+
+def test_drift_is_watched(pictures, first, tmp_path):
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=6, from_=first, method="simclr", lr=0.1, **SETTINGS)
+    drift = [one["drift"] for one in run.health["measures"]]
+    assert drift[0] == pytest.approx(0, abs=1e-5) and drift[-1] > 1e-3
+    assert "drift" not in first.health["measures"][0]
+
+
+def test_it_reads_data_as_the_run_did(pictures, first):
+    start = Start(first)
+    assert start.modality({"name": "auto"}).mean == start.model.modality.mean
+    larger = start.modality({"name": "auto", "size": 24})
+    assert larger.shape() == (3, 24, 24) and larger.mean == start.model.modality.mean
+    with pytest.raises(ModalityError, match="must be image"):
+        start.modality({"name": "series"})
+
+
+def test_a_larger_size_is_a_second_stage(pictures, first, tmp_path):
+    run = st.pretrain(
+        pictures, out=tmp_path / "run", steps=2, from_=first, modality={"size": 24}, method="simclr", **SETTINGS
+    )
+    assert run.config["derived"]["shape"] == [3, 24, 24]
+    assert st.load(run).embed(pictures[:3]).shape == (3, 32)
+
+
+def test_a_run_from_a_run_goes_on_after_an_interruption(pictures, first, tmp_path):
+    """The same command twice: the second finds it finished; a half-done one ends the same."""
+    whole = st.pretrain(pictures, out=tmp_path / "whole", steps=6, from_=first, method="vicreg", **SETTINGS)
+    again = st.pretrain(pictures, out=tmp_path / "whole", steps=6, from_=first, method="vicreg", **SETTINGS)
+    assert again.finished and all(torch.equal(weights(whole)[k], weights(again)[k]) for k in weights(whole))
+    import shutil
+
+    shutil.rmtree(tmp_path / "whole" / "encoder")  # as if it was killed before the end: the last checkpoint stands
+    newest = max((tmp_path / "whole" / "checkpoints").glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    before = weights(again) if (tmp_path / "whole" / "encoder").exists() else None
+    assert before is None and newest.exists()
+    resumed = st.pretrain(pictures, out=tmp_path / "whole", steps=6, from_=first, method="vicreg", **SETTINGS)
+    assert resumed.finished and resumed.config["derived"]["head_first"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"encoder": ENCODER, "from_": True}, "Only one of 'encoder' and 'from'"),
+        ({"pretrained": True, "from_": True}, "Only one of 'pretrained' and 'from'"),
+        ({"head_first": 0.2, "encoder": ENCODER}, "not new"),
+        ({"layer_decay": 0.5, "encoder": ENCODER}, "not new"),
+    ],
+)
+def test_two_beginnings_or_none_are_refused(pictures, first, tmp_path, given, said):
+    given = {**given, **({"from_": first} if "from_" in given else {})}
+    with pytest.raises(ConfigError, match=said):
+        st.pretrain(pictures, out=tmp_path / "run", steps=1, **given, **SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_something_that_is_no_run(pictures, tmp_path):
+    with pytest.raises(RunError, match="must be the folder of a run"):
+        st.pretrain(pictures, out=tmp_path / "run", steps=1, from_=tmp_path, **SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rates_fall_towards_the_input():
+    for encoder in (make("small", (3, 32, 32), width=4), make("vit_tiny", (3, 32, 32), dim=16, depth=3, heads=2)):
+        found = rates(encoder, head_first=0.1, layer_decay=0.5)
+        learned = {f"encoder.{name}" for name, p in encoder.named_parameters() if p.requires_grad}
+        assert found.keys() == learned and all(one["frozen_until"] == 0.1 for one in found.values())
+        by_layer = {layer: {found[f"encoder.{name}"]["rate"] for name in learned_names(encoder, layer)}
+                    for layer in set(encoder.layers().values())}  # fmt: skip
+        deepest = max(by_layer)
+        assert deepest >= 3 and all(rate == {0.5 ** (deepest - layer)} for layer, rate in by_layer.items())
+
+
+def learned_names(encoder, layer: int) -> list[str]:
+    learned = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    return [name for name, one in encoder.layers().items() if one == layer and name in learned]
+
+
+def test_timm_models_have_layers():
+    encoder = make("resnet18", (3, 32, 32))
+    layers = encoder.layers()
+    assert layers["net.conv1.weight"] == 0 < layers["net.layer1.0.conv1.weight"] < layers["net.layer4.1.conv2.weight"]
+
+
+# -- a teacher --------------------------------------------------------------------------------------------------------
+
+
+def test_the_teacher_sees_what_it_is_used_to(pictures, first):
+    model = st.load(first)
+    modality = Image(size=16)
+    modality.fit([modality.from_array(one) for one in pictures[:8]])
+    modality.load_state({**modality.state(), "mean": [10.0, 20.0, 30.0], "std": [3.0, 4.0, 5.0]})
+    stored = torch.from_numpy(pictures[:4, None])
+    frozen = teacher(os.fspath(first), modality)
+    found = frozen(modality.normalise(stored)[:, 0]).pooled
+    expected = model.encoder(model.modality.normalise(stored)[:, 0]).pooled
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_teacher_never_learns_and_is_in_no_checkpoint():
+    encoder = make("small", (3, 16, 16), width=4)
+    before = copy.deepcopy(encoder.state_dict())
+    frozen = Frozen(encoder, lambda x: x, (16, 16)).train()
+    frozen(torch.randn(4, 3, 16, 16))
+    assert not list(frozen.parameters()) and not frozen.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert frozen(torch.randn(2, 3, 24, 24)).pooled.shape == (2, 32)  # brought to its own size
+    assert frozen.double()(torch.randn(2, 3, 16, 16).double()).pooled.dtype == torch.float64  # moves along
+
+
+def test_distillation_from_a_run(pictures, first, tmp_path):
+    run = st.pretrain(
+        pictures, out=tmp_path / "run", steps=6, encoder=ENCODER, teacher=first, modality={"size": 16}, **SETTINGS
+    )
+    assert run.config["derived"]["method"] == "distill" and "teacher" in run.config["reasons"]["method"]
+    tensors = Store(run.folder / "checkpoints").load_latest().tensors
+    assert not any(name.startswith("encoders.teacher") for name in tensors)
+    assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
+
+
+def test_a_teacher_where_none_is_asked_for_and_none_where_one_is(pictures, first, tmp_path):
+    for given, said in (
+        ({"method": "simclr", "teacher": first}, "takes no teacher"),
+        ({"method": "distill"}, "learns from a teacher"),
+    ):
+        with pytest.raises(MethodError, match=said):
+            st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, **given, **SETTINGS)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_kind_of_data(first):
+    with pytest.raises(ModalityError, match="a run on series"):
+        teacher(os.fspath(first), Series())
+
+
+def test_methods_that_learn_from_labels_say_so(pictures, tmp_path):
+    with pytest.raises(MethodError, match="learns from labels"):
+        st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, method="supcon", **SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_reach_the_method(pictures, tmp_path):
+    kind = np.arange(64) % 2
+    run = st.pretrain(
+        {"x": pictures, "y": kind},
+        out=tmp_path / "run",
+        steps=2,
+        encoder=ENCODER,
+        method="supcon",
+        labels="y",
+        **SETTINGS,
+    )
+    assert run.finished
+
+
+def test_small_batches_get_a_queue(pictures, tmp_path):
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, **{**SETTINGS, "batch_size": 4})
+    assert run.config["derived"]["method"] == "moco" and "queue" in run.config["reasons"]["method"]
