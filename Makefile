@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
 SOURCES := src tests benchmarks docs
 
-.PHONY: demo test test-all check format docs clean
+DATA ?= ../shared/data
+
+.PHONY: demo test test-all check format docs bench-methods clean
 
 demo: $(STAMP)
 	$(BIN)/selftaught demo
@@ -20,6 +22,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/pyright
+	$(BIN)/python docs/make_methods.py --check
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
@@ -27,6 +30,12 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_methods.py
+	test ! -e benchmarks/results/methods.jsonl || $(BIN)/python docs/make_benchmarks.py
+
+# Hours; stop it whenever you like: it goes on where it stopped. DATA is a folder of data sets (benchmarks/methods.py).
+bench-methods: $(STAMP)
+	$(BIN)/python benchmarks/methods.py $(DATA)
+	$(BIN)/python docs/make_benchmarks.py
 
 # Reused as long as neither file has changed since it was made; a half-made environment leaves no stamp.
 $(STAMP): pyproject.toml constraints.txt

@@ -3,8 +3,8 @@
     python benchmarks/large_batch.py [--batch 32768] [--dim 128] [--whole]
 
 Two views of ``--batch`` samples in bf16 through NT-Xent, forward and backward, in a process of its own. ``--whole``
-holds all products at once, for comparison where there is room. Prints the memory that the loss adds (peak minus before), and
-seconds; on a GPU where there is one.
+holds all products at once, for comparison where there is room. Prints the memory that the loss adds (peak minus before)
+and seconds; on a GPU where there is one.
 """
 
 from __future__ import annotations

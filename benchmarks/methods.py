@@ -5,8 +5,8 @@
 The small encoder at 48 pixels (a small vision transformer for methods that drop tokens), everything else as the method
 has it. scenes100 with three seeds, the others with one. For each run: kNN and linear accuracy with all labels,
 fine-tuning with 10 labels per class (one draw), effective rank, images a second, memory, the last epoch. The untrained
-encoder is a row of its own ("untrained"). One line a run is appended to ``benchmarks/results/methods.jsonl``; lines that
-are there are not measured again. ``docs/make_benchmarks.py`` makes the page.
+encoder is a row of its own ("untrained"). One line a run is appended to ``benchmarks/results/methods.jsonl``; lines
+that are there are not measured again. ``make docs`` makes docs/benchmarks.md of them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightly import loss as peer  # type: ignore[import-not-found]
@@ -18,10 +19,14 @@ from torch import Tensor
 from selftaught.methods.barlow_twins import barlow_terms
 from selftaught.methods.dcl import decoupled
 from selftaught.methods.dino import DINO
+from selftaught.methods.dinov2 import koleo
+from selftaught.methods.ibot import IBOT
 from selftaught.methods.lejepa import sigreg
 from selftaught.methods.mmcr import capacity_terms
+from selftaught.methods.msn import MSN
 from selftaught.methods.swav import SwAV
 from selftaught.methods.tico import covariance_contrast
+from selftaught.methods.vicregl import VICRegL
 from selftaught.nn.centre import Centre
 from selftaught.ops.losses import across_views, nt_xent, unit, vicreg_terms
 from selftaught.train.clocks import clock_of
@@ -29,6 +34,8 @@ from selftaught.train.clocks import clock_of
 B, D, K = 64, 32, 48
 CLOCK = clock_of(0, steps=10, steps_per_epoch=10, seed=0)
 Loss = Callable[[Tensor], Tensor]
+WHERE = torch.rand(B, 2, 4, 2, generator=torch.Generator().manual_seed(1))
+PROTOTYPES = torch.randn(K, D, generator=torch.Generator().manual_seed(2))
 
 
 def vicreg(z: Tensor) -> Tensor:
@@ -64,6 +71,44 @@ def swav(z: Tensor) -> Tensor:
     method.queues = torch.nn.ModuleList([torch.nn.ModuleList(), torch.nn.ModuleList()])  # empty
     ((value, count),) = method.loss({"scores": unit(z)}, CLOCK).values()
     return value / count
+
+
+def vicregl(z: Tensor) -> Tensor:
+    """Whole views, and four places of eight numbers each, at random positions."""
+    terms = VICRegL().loss({"z": z, "dense": z.unflatten(2, (4, 8)), "where": WHERE}, CLOCK)
+    return torch.stack([value / count for value, count in terms.values()]).sum()
+
+
+def lightly_vicregl(z: Tensor) -> Tensor:
+    views = [(z[:, v], z[:, v].unflatten(1, (2, 2, 8))) for v in (0, 1)]
+    return peer.VICRegLLoss()(views, [WHERE[:, v].unflatten(1, (2, 2)) for v in (0, 1)]).sum()
+
+
+def ibot(z: Tensor) -> Tensor:
+    """The term of the places, two a sample, all hidden."""
+    method = IBOT(prototypes=D)
+    method.centre, method.place_centre = Centre(D), Centre(D)
+    places, hidden = z[:, None], torch.ones(B, 1, 2, dtype=torch.bool)
+    outputs = {"place": places, "place_target": places.detach().roll(1, 0), "hidden": hidden}
+    value, count = method.loss({**outputs, "scores": z, "target": z.detach()}, CLOCK)["places"]
+    return value / count
+
+
+def lightly_ibot(z: Tensor) -> Tensor:
+    loss = peer.IBOTPatchLoss(output_dim=D, teacher_temp=0.07, student_temp=0.1)
+    teacher = z.detach().roll(1, 0).flatten(0, 1)
+    return loss(teacher, z.flatten(0, 1), torch.ones(B, 1, 2, dtype=torch.bool))
+
+
+def msn(z: Tensor, prior: str) -> Tensor:
+    method = MSN(prototypes=K, prior=prior)
+    scores = unit(z) @ unit(PROTOTYPES).T
+    terms = method.loss({"scores": scores[:, 1:], "target": scores[:, 0].detach()}, CLOCK)
+    return torch.stack([value / count for value, count in terms.values()]).sum()
+
+
+def lightly_msn(z: Tensor, loss: Any) -> Tensor:
+    return loss(temperature=0.1, sinkhorn_iterations=0)(z[:, 1], z[:, 0].detach(), PROTOTYPES)
 
 
 def lightly_sigreg(z: Tensor) -> Tensor:
@@ -104,6 +149,11 @@ PAIRS: dict[str, tuple[Loss, Loss]] = {
     ),
     "SIGReg": (ours_sigreg, lightly_sigreg),
     "DINO": (dino, lightly_dino),
+    "VICRegL": (vicregl, lightly_vicregl),
+    "iBOT, places": (ibot, lightly_ibot),
+    "KoLeo": (lambda z: koleo(z[:, 0]).mean(), lambda z: peer.KoLeoLoss()(z[:, 0])),
+    "MSN": (lambda z: msn(z, "uniform"), lambda z: lightly_msn(z, peer.MSNLoss)),
+    "PMSN": (lambda z: msn(z, "power"), lambda z: lightly_msn(z, peer.PMSNLoss)),
     "SwAV": (swav, lambda z: peer.SwaVLoss()([unit(z)[:, 0], unit(z)[:, 1]], [])),
 }  # fmt: skip
 OTHERWISE = {"DCLW": "lightly's weights carry no gradient; the values agree"}

@@ -1,9 +1,13 @@
-"""Writes docs/methods.md from the methods' own docstrings and signatures: ``make docs``. A test says when it is old."""
+"""Writes docs/methods.md from the methods' own docstrings and signatures: ``make docs``.
+
+With ``--check`` it writes nothing, and says when the page is old (``make check``).
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from pathlib import Path
 
 from selftaught import catalog
@@ -34,4 +38,7 @@ def _row(name: str, family: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    if "--check" not in sys.argv:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != page():
+        sys.exit("docs/methods.md is older than the methods. Run: make docs")

@@ -71,13 +71,6 @@ def test_the_tree_is_the_tree() -> None:
     assert shown == there
 
 
-def test_the_names_in_the_tree_are_those_there_are() -> None:
-    for part in ("methods", "modalities"):
-        (caption,) = re.findall(rf"^  {part}/\s+one file each: (.*)$", README, flags=re.MULTILINE)
-        files = {path.stem for path in (ROOT / "src/selftaught" / part).glob("*.py")} - {"__init__", "base"}
-        assert set(caption.split(", ")) == files
-
-
 def test_links_and_pictures_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from selftaught import catalog
 from selftaught.data.index import build_index
 from selftaught.data.loader import Loader, Order, once
 from selftaught.data.source import open_source
@@ -19,9 +20,13 @@ from selftaught.diagnostics.schedule import EARLY, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, judge
 from selftaught.diagnostics.watch import Watch
 from selftaught.encoders.small import Small
+from selftaught.methods.cpc import CPC
+from selftaught.methods.dino import DINO
 from selftaught.methods.simclr import SimCLR
+from selftaught.methods.swav import SwAV
 from selftaught.methods.vicreg import VICReg
 from selftaught.modalities.image import Image
+from selftaught.ops.losses import unit
 from selftaught.train.fabric import make_fabric
 from selftaught.train.loop import Settings, Task, fit
 from selftaught.train.optim import DEFAULT_LR, Recipe
@@ -32,10 +37,10 @@ HELD = np.arange(1500, 1797)
 class Digits:
     """Everything a run on digits needs, read once."""
 
-    def __init__(self, cache) -> None:
+    def __init__(self, cache, size: int = 8) -> None:
         x, self.y = load_digits(return_X_y=True)
         pictures = (x.reshape(-1, 8, 8) * 15.9).astype(np.uint8)
-        self.modality = Image(size=8)
+        self.modality = Image(size=size)
         extensions = self.modality.extensions
         self.index = build_index(open_source((pictures, self.y), extensions, cache=cache), self.modality, cache=cache)
         self.modality.fit([self.modality.read(self.index.item(i)) for i in range(300)])
@@ -50,6 +55,7 @@ class Digits:
     def run(self, method, *, seed: int, faster: float = 1.0, steps: int = 200, until_alarm=False, width=8, **options):
         torch.manual_seed(seed)
         encoder = Small(self.modality.shape(), width=width)
+        method.samples = 1500
         method.build({"encoder": encoder})
         plan, order = method.needs().plan, Order(1500, 64, seed)
         watch = self.watch(plan, **options)
@@ -84,6 +90,11 @@ class _UntilAlarm:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> Digits:
     return Digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def larger_digits(tmp_path_factory) -> Digits:
+    return Digits(tmp_path_factory.mktemp("digits"), size=16)
 
 
 def alarms(watch: Watch) -> list[str]:
@@ -139,6 +150,65 @@ def test_proof_broken_runs(digits, kind, seed):
 def test_proof_healthy_runs(digits, kind, seed):
     watch = digits.run(kind(), seed=seed, width=16)
     assert alarms(watch) == []
+
+
+# --- one broken variant of each family ---------------------------------------------------------------------------
+
+
+class OnlyAttraction(SimCLR):
+    """SimCLR without its negatives."""
+
+    def loss(self, outputs, clock):
+        z = unit(outputs["z"])
+        return {"contrast": ((z[:, 0] - z[:, 1]).square().sum(), len(z))}
+
+
+class Uncentred(DINO):
+    """DINO whose teacher is neither centred nor sharpened."""
+
+    def _sharpened(self, target):
+        return (target.float() / self.temperature).softmax(-1)
+
+
+class Unbalanced(SwAV):
+    """SwAV whose assignments need not use all prototypes."""
+
+    def _assign(self, scores, view, clock):
+        return (scores / self.temperature).softmax(-1)
+
+
+class OnlyOwn(CPC):
+    """CPC without its negatives."""
+
+    def loss(self, outputs, clock):
+        z, ahead = unit(outputs["z"]), unit(outputs["ahead"])
+        columns = z.shape[1] // (self.across - self.patch + 1)
+        far = (ahead[:, 0, : z.shape[1] - columns] - z[:, columns:]).square().sum()
+        return {"row_1": (far, len(z))}
+
+
+FAMILIES = {
+    "contrastive": (OnlyAttraction, SimCLR),
+    "non-contrastive": (broken_vicreg, lambda: VICReg(width=128)),
+    "self-distillation": (lambda: Uncentred(small=0, prototypes=128), lambda: DINO(small=0, prototypes=128)),
+    "clustering": (lambda: Unbalanced(small=0, queue=0, prototypes=64), lambda: SwAV(small=0, prototypes=64)),
+    "mutual information": (lambda: OnlyOwn(across=3), lambda: CPC(across=3)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_broken_one_of_each_family_is_named(larger_digits, family):
+    digits, (broken, whole) = larger_digits, FAMILIES[family]
+    watch = digits.run(broken(), seed=0, width=16, until_alarm=True)
+    assert alarms(watch), f"not named within 200 steps: {watch.history.peeks[-1]} {watch.history.checks[-1]}"
+    assert alarms(digits.run(whole(), seed=0, width=16)) == []
+
+
+def test_every_family_has_its_broken_one():
+    families = {catalog.constant("method", name, "family") for name in catalog.names("method")}
+    assert set(FAMILIES) == families
 
 
 # --- when it looks -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from selftaught import catalog, config
-from selftaught.commands import choices, start
+from selftaught.commands import choices, misfits, start
 from selftaught.commands.model import load_modality, modality_state
 from selftaught.commands.run import Run
 from selftaught.commands.samples import hold_out, measure, open_samples, read_again
@@ -28,7 +28,7 @@ from selftaught.data.labels import read_labels
 from selftaught.data.loader import Loader, Order
 from selftaught.encoders import check, make
 from selftaught.encoders.auto import choose
-from selftaught.errors import EncoderError, MethodError, RunError, must_be
+from selftaught.errors import RunError
 from selftaught.train.devices import find_device, launched, refuse_devices
 from selftaught.types import Method, Plan
 
@@ -100,15 +100,7 @@ class Preparation:
         name, options = group["name"], {key: value for key, value in group.items() if key != "name"}
         method = catalog.load("method", name)(**options)
         self.derived.add("method", name)
-        title, taught = type(method).__name__, "teacher" in method.needs().encoders
-        if taught and self.request["teacher"] is None:
-            hint = "Give --teacher RUN, or a timm name whose published weights are to be used."
-            raise MethodError(f"{title} learns from a teacher, and there is none.", hint=hint)
-        if self.request["teacher"] is not None and not taught:
-            raise MethodError(f"{title} takes no teacher.", hint="Methods that do: distill.")
-        if method.needs().labels and self.request["labels"] is None:
-            hint = "Give --labels; samples without a label (an empty one, in a CSV) take part all the same."
-            raise MethodError(f"{title} learns from labels, and there are none.", hint=hint)
+        misfits.refuse_missing(method, self.request)
         return method
 
     def _read_labels(self) -> None:
@@ -153,7 +145,7 @@ class Preparation:
                 self.encoder = self.start.encoder()
             else:
                 self.encoder = make(name, self.modality.shape(), pretrained=pretrained, **options)
-            self._refuse_misfit()
+            misfits.refuse(self.method, self.encoder, self.modality, self.plan, self.derived.values["encoder"])
             self.encoders = {"encoder": self.encoder}
             if self.request["teacher"] is not None:
                 self.encoders["teacher"] = make_teacher(os.fspath(self.request["teacher"]), self.modality)
@@ -236,26 +228,6 @@ class Preparation:
         self.derived.add("encoder", asked["name"])
         return asked["name"], options
 
-    def _refuse_misfit(self) -> None:
-        """A method that needs tokens, and an encoder that has none to give."""
-        assert self.method is not None
-        needs, encoder = self.method.needs(), self.encoder
-        title, name = type(self.method).__name__, self.derived.values["encoder"]
-        channels, *space = self.modality.shape()
-        for group in self.plan:  # each refuses a size that it cannot take: small views, then whole samples
-            encoder.grid((channels, *(max(1, round(side * group.size)) for side in space)))
-        encoder.grid(self.modality.plain_shape())
-        if set(needs.encoders) - {"encoder", "teacher"}:
-            raise MethodError(
-                f"{title} needs several encoders ({', '.join(needs.encoders)}), which pretrain cannot give."
-            )
-        hint = "With tokens: vit_tiny, vit_small, vit_base."
-        if needs.tokens and not encoder.gives_tokens:
-            raise EncoderError(f"The 'encoder' parameter of {title} must give tokens. Got {name!r} instead.", hint=hint)
-        if needs.hides and needs.hides not in encoder.hides:
-            wanted = f"able to {needs.hides} hidden tokens"
-            raise EncoderError(must_be("encoder", title, wanted, name), hint=hint)
-
     # --- batches -------------------------------------------------------------------------------------------------
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
@@ -294,19 +266,10 @@ class Preparation:
         """Parameter groups of an encoder that is not new; nothing for one that is. What a run began with, it keeps."""
         if not self.starts_trained:
             return {}
-        if self.saved:
-            first, decay = (self.saved["derived"][name] for name in ("head_first", "layer_decay"))
-            return start.rates(self.encoder, head_first=first, layer_decay=decay)
-        first, decay = self.request["head_first"], self.request["layer_decay"]
-        if first is None:
-            first = 0.0 if self.adopted else start.HEAD_FIRST
-            why = "heads go on as well" if self.adopted else "of the run: new heads learn before the encoder does"
-            self.derived.add("head_first", first, why)
-        if decay is None:
-            decay = self.derived.add(
-                "layer_decay", start.LAYER_DECAY, "of the rate, from layer to layer towards the input"
-            )
-        first, decay = self.derived.add("head_first", first), self.derived.add("layer_decay", decay)
+        for name, value, why in start.defaults(self.adopted):
+            given = self.saved["derived"][name] if self.saved else self.request[name]
+            self.derived.add(name, value if given is None else given, why if given is None else "")
+        first, decay = (self.derived.values[name] for name in ("head_first", "layer_decay"))
         return start.rates(self.encoder, head_first=first, layer_decay=decay)
 
     def _learns_labels(self) -> bool:

@@ -104,6 +104,8 @@ def teacher(spec: str, modality: Any) -> Frozen:
             wanted = f"a run on {modality.name}"
             raise ModalityError(must_be("teacher", "pretrain", wanted, f"{spec}, a run on {model.modality.name}"))
         return _from_model(model, modality)
+    if modality.name != "image":
+        raise ModalityError(must_be("teacher", "pretrain", f"a run on {modality.name}: timm has pictures only", spec))
     from selftaught.encoders import hub
 
     size, mean, std = hub.published_input(spec)
@@ -125,6 +127,15 @@ def _from_model(model: Model, modality: Any) -> Frozen:
         return model.modality.normalise(modality.denormalise(x[:, None]), x.dtype)[:, 0]
 
     return Frozen(model.encoder, reread, tuple(model.modality.shape()[1:]))
+
+
+def defaults(adopted: bool) -> list[tuple[str, float, str]]:
+    """(name, value, why) of what makes a beginning gentle. ``adopted``: the heads are not new either."""
+    waits = (
+        (0.0, "heads go on as well") if adopted else (HEAD_FIRST, "of the run: new heads learn before the encoder does")
+    )
+    slower = (LAYER_DECAY, "of the rate, from layer to layer towards the input")
+    return [("head_first", *waits), ("layer_decay", *slower)]
 
 
 def rates(encoder: Any, *, head_first: float, layer_decay: float) -> dict[str, dict[str, float]]:

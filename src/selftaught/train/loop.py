@@ -147,12 +147,17 @@ class _Run:
                 self.stepper(batch.to(self.fabric.device), clock, Schedule(WITHOUT_END)).loss.item()
                 if self.fabric.broadcast(rehearsal.step()):
                     break
-        epoch = sum(callback.rehearse(self.state) for callback in self.callbacks)
+        epoch = sum(callback.rehearse(self.state) for callback in self.callbacks) + self._rehearsed_sweep()
         costs = Costs(rehearsal.seconds_per_step, epoch, 3 * timed(self._save), self.settings.reserve)
         left = total - (time.perf_counter() - self.began)
         steps = self.fabric.broadcast(steps_within(left, costs, steps_per_epoch=self.epoch))
         self.steps = self.state.steps = steps
         self.keeper.notes.append(f"{self.settings.minutes:g} minutes are {steps} steps of {costs.step:.3g} s.")
+
+    def _rehearsed_sweep(self) -> float:
+        """Seconds of what the method does before an epoch, thrown away."""
+        with thrown_away(self.task, self.optimiser):
+            return timed(self._before_epoch)
 
     def _open(self) -> None:
         if self.metrics is not None:

@@ -1,0 +1,70 @@
+"""Writes docs/benchmarks.md from the rows in benchmarks/results: ``make docs``, ``make bench-methods``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from selftaught import catalog
+
+PAGE = Path(__file__).with_name("benchmarks.md")
+ROWS = Path(__file__).parents[1] / "benchmarks" / "results" / "methods.jsonl"
+HEAD = """# Every method at equal wall-clock
+
+Made by `make bench-methods` (hours, in the background; it goes on where it stopped). Each run has {minutes:g} minutes of
+wall-clock on two cores, start-up included, with the small convnet at 48 pixels (`msn`: a small vision transformer, as it
+drops tokens) and each method's own defaults: nothing here was tuned on these sets. kNN and linear use all labels of the
+training part, fine-tuning 10 labels per class, drawn once; accuracy on the test part in per cent. `supcon` learns from
+the training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by kNN.
+
+So short a time favours methods that see each picture often: small views, teachers and banks pay off later. A method that
+stands low here after {minutes:g} minutes is slow to start, not refuted.
+"""
+TABLE = """
+## {name}: {seeds} seed{s}
+
+| method | kNN | linear | 10 labels, fine-tuned | effective rank | images/s | memory | epochs |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    minutes = max(row["minutes"] for row in rows)
+    tables: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["minutes"] == minutes:
+            tables[row["set"]][row["method"]].append(row)
+    text = HEAD.format(minutes=minutes)
+    for name, methods in tables.items():
+        seeds = max(len(found) for found in methods.values())
+        text += TABLE.format(name=name, seeds=seeds, s="" if seeds == 1 else "s")
+        ordered = sorted(methods.items(), key=lambda item: -_mean(item[1], "knn"))
+        text += "".join(_line(method, found) for method, found in ordered)
+        missing = sorted(set(catalog.names("method")) - methods.keys() - {"time_contrast"})
+        text += f"\nNot measured yet: {', '.join(f'`{each}`' for each in missing)}.\n" if missing else ""
+    return text
+
+
+def _line(method: str, rows: list[dict]) -> str:
+    accuracy = (_percent(rows, name) for name in ("knn", "linear", "finetune_10"))
+    rank = f"{_mean(rows, 'rankme'):.0f} of {rows[0]['dim']}"
+    speed, memory, epochs = (f"{_mean(rows, name):,.0f}" for name in ("images_per_second", "memory_mb", "epoch"))
+    shown = method if method == "untrained" else f"`{method}`"
+    return f"| {shown} | {' | '.join(accuracy)} | {rank} | {speed} | {memory} MB | {epochs} |\n"
+
+
+def _percent(rows: list[dict], name: str) -> str:
+    values = [100 * row[name] for row in rows]
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _mean(rows: list[dict], name: str) -> float:
+    return statistics.mean(row[name] for row in rows)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
