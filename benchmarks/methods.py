@@ -104,7 +104,8 @@ def pretrain(options: argparse.Namespace, train: str, run: str, method: str, see
     last, health = opened.metrics[-1], opened.health
     facts |= {"images_per_second": round(last["samples"] / max(last["seconds"], 1e-9)), "epoch": round(last["epoch"])}
     measures, verdict = health["measures"][-1], health["verdicts"][-1]
-    facts |= {"rankme": round(measures["rankme"], 1), "dim": measures["dim"], "verdict": verdict["name"]}
+    facts |= {name: round(measures[name], 3) for name in ("rankme", "alpha_req", "lidar", "alignment", "uniformity")}
+    facts |= {"dim": measures["dim"], "verdict": verdict["name"]}
     return facts
 
 

@@ -13,14 +13,15 @@ PAGE = Path(__file__).with_name("benchmarks.md")
 ROWS = Path(__file__).parents[1] / "benchmarks" / "results" / "methods.jsonl"
 HEAD = """# Every method at equal wall-clock
 
-Made by `make bench-methods` (hours, in the background; it goes on where it stopped). Each run has {minutes:g} minutes of
-wall-clock on two cores, start-up included, with the small convnet at 48 pixels (`msn`: a small vision transformer, as it
-drops tokens) and each method's own defaults: nothing here was tuned on these sets. kNN and linear use all labels of the
-training part, fine-tuning 10 labels per class, drawn once; accuracy on the test part in per cent. `supcon` learns from
-the training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by kNN.
+Made by `make bench-methods` (hours, in the background; it goes on where it stopped). Each run has {minutes:g} minutes
+of wall-clock on two cores, start-up included, with the small convnet at 48 pixels (`msn`: a small vision transformer,
+for it drops tokens) and each method's own defaults: nothing here was tuned on these sets. kNN and linear use all
+labels of the training part, fine-tuning 10 labels per class, drawn once; accuracy on the test part in per cent.
+`supcon` learns from the training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by
+kNN.
 
-So short a time favours methods that see each picture often: small views, teachers and banks pay off later. A method that
-stands low here after {minutes:g} minutes is slow to start, not refuted.
+So short a time favours methods that see each picture often: small views, teachers and banks pay off later. A method
+that stands low here after {minutes:g} minutes is slow to start, not refuted.
 """
 TABLE = """
 ## {name}: {seeds} seed{s}

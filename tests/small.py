@@ -23,7 +23,7 @@ SAMPLES = 64  # as many patterns as ``Pictures`` shows
 class ConvEncoder(nn.Module):
     """(B, 1, 8, 8) -> (B, 8): two convolutions with batch norm, and dropout if asked."""
 
-    dim = 8
+    shape, dim, token_dim, depth = (1, 8, 8), 8, 8, 0
     hides: frozenset[str] = frozenset()
     gives_tokens = False
 
@@ -45,6 +45,9 @@ class ConvEncoder(nn.Module):
         raise NotImplementedError
 
     def pool(self, tokens: Tokens) -> Tensor:
+        raise NotImplementedError
+
+    def learn_mask(self) -> None:
         raise NotImplementedError
 
 
@@ -85,7 +88,7 @@ def build(method: Method, *, dropout: float = 0.0, dtype: torch.dtype = torch.fl
     """
     torch.manual_seed(7)
     needs = method.needs()
-    tokens = {"patch": 2, "dim": 32, "depth": 2, "heads": 2}
+    tokens: dict[str, Any] = {"patch": 2, "dim": 32, "depth": 2, "heads": 2}
     encoders: dict[str, Any] = {}
     for name in needs.encoders:
         encoders[name] = make("vit_tiny", (1, 8, 8), **tokens) if needs.tokens else ConvEncoder(dropout=dropout)

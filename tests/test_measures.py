@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -135,3 +136,30 @@ def test_drift_is_one_minus_cka() -> None:
     gram = [(x - x.mean(0)) @ (x - x.mean(0)).T for x in (z, other)]  # the same from the samples' similarities
     cka = (gram[0] * gram[1]).sum() / gram[0].norm() / gram[1].norm()
     assert measures.drift(z, other) == pytest.approx(1 - float(cka))
+
+
+def test_lidar_is_rankme_after_views_were_made_alike() -> None:
+    """Against the definition by scipy: generalised eigenvalues of between and within."""
+    from scipy.linalg import eigh
+
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(300, 1, 5, dtype=torch.float64, generator=generator) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1])
+    z = samples + torch.randn(300, 2, 5, dtype=torch.float64, generator=generator) * torch.tensor([1, 1, 1, 1, 0.05])
+    mean = z.mean((0, 1))
+    centres = z.mean(1)
+    between = ((centres - mean).T @ (centres - mean) / 299).numpy()
+    within = ((z - centres[:, None]).flatten(0, 1).T @ (z - centres[:, None]).flatten(0, 1) / 300).numpy()
+    values = torch.from_numpy(eigh(between, within + 1e-4 * np.trace(within) / 5 * np.eye(5), eigvals_only=True))
+    share = values / values.sum()
+    assert measures.lidar(z) == pytest.approx(float((-(share * share.log()).sum()).exp()))
+    assert measures.lidar(7 * z) == pytest.approx(measures.lidar(z))
+
+
+def test_lidar_does_not_count_what_only_tells_views_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(200, 1, 1, generator=generator).expand(-1, 2, -1) + 0.01 * torch.randn(
+        200, 2, 1, generator=generator
+    )
+    noise = torch.randn(200, 2, 20, generator=generator)
+    z = torch.cat([one, noise], dim=2)
+    assert measures.lidar(z) < 2 < 15 < measures.rankme(z.flatten(0, 1))

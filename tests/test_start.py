@@ -41,8 +41,14 @@ def weights(run) -> dict:
 
 
 def heads(run) -> dict:
-    tensors = Store(Path(run) / "checkpoints").load_latest().tensors
-    return {name: value for name, value in tensors.items() if name.startswith("method.") and "::" not in name}
+    return {name: value for name, value in kept(run).items() if name.startswith("method.") and "::" not in name}
+
+
+def kept(run) -> dict:
+    """Tensors of the last checkpoint."""
+    found = Store(Path(run) / "checkpoints").load_latest()
+    assert found is not None
+    return found.tensors
 
 
 def test_new_heads_learn_before_the_encoder_does(pictures, first, tmp_path):
@@ -184,8 +190,7 @@ def test_distillation_from_a_run(pictures, first, tmp_path):
         pictures, out=tmp_path / "run", steps=6, encoder=ENCODER, teacher=first, modality={"size": 16}, **SETTINGS
     )
     assert run.config["derived"]["method"] == "distill" and "teacher" in run.config["reasons"]["method"]
-    tensors = Store(run.folder / "checkpoints").load_latest().tensors
-    assert not any(name.startswith("encoders.teacher") for name in tensors)
+    assert not any(name.startswith("encoders.teacher") for name in kept(run))
     assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
 
 

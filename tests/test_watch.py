@@ -128,7 +128,9 @@ def test_healthy_runs_raise_no_alarm(digits, tmp_path, method):
     first, last = written["measures"][0], written["measures"][-1]
     assert last["closeness"] < first["closeness"]  # it learned to tell samples apart, not views
     assert last["knn"] > first["knn"]
-    assert set(last) >= set("step seconds rankme dim alpha_req alignment uniformity spread_min dead_share knn".split())
+    assert set(last) >= set(
+        "step seconds rankme lidar dim alpha_req alignment uniformity spread_min dead_share knn".split()
+    )
     assert written["samples"] == len(HELD) and written["held_out"] is True
 
 

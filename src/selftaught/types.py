@@ -232,7 +232,10 @@ class Features:
 class Encoder(Protocol):
     """What is learned and kept: ``embed`` (input -> tokens), ``context`` (-> tokens), ``pool`` (-> one vector)."""
 
+    shape: tuple[int, ...]  # (C, *space) of the input that it was made for
     dim: int  # D of ``pooled``
+    token_dim: int  # D of the tokens
+    depth: int  # layers that ``context(layers=…)`` can return
     hides: frozenset[str]  # subset of {"drop", "replace"}: what it can do with hidden tokens
     gives_tokens: bool
 
@@ -247,6 +250,7 @@ class Encoder(Protocol):
         layers: Sequence[int] = (),
     ) -> tuple[Tokens, list[Tensor]]: ...
     def pool(self, tokens: Tokens) -> Tensor: ...
+    def learn_mask(self) -> None: ...
     def __call__(self, x: Tensor, valid: Tensor | None = None) -> Features: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,8 @@ def test_divergence_is_zero_at_the_prior() -> None:
 
 def test_a_share_of_the_places_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     task = build(MSN(**SMALL, dropped=0.25))  # type: ignore[arg-type]
-    seen, encoder = [], task.encoders["encoder"]
+    seen: list[int] = []
+    encoder: Any = task.encoders["encoder"]
     usual = encoder.context
     monkeypatch.setattr(
         encoder, "context", lambda tokens, **more: seen.append(tokens.values.shape[1]) or usual(tokens, **more)

@@ -17,7 +17,8 @@ def reference(a: torch.Tensor, b: torch.Tensor) -> dict[str, float]:
     for x in (a, b):
         for k in range(pairs):
             mean = sum(x[i, k] for i in range(batch)) / batch
-            moments = sum(torch.outer(x[i, k] - mean, x[i, k] - mean) for i in range(batch)) / (batch - 1)
+            moments = sum((torch.outer(x[i, k] - mean, x[i, k] - mean) for i in range(batch)), torch.zeros(dim, dim))
+            moments = moments / (batch - 1)
             for d in range(dim):
                 variance += max(0.0, 1 - float(moments[d, d] + 1e-4) ** 0.5) / (2 * pairs * dim)
                 covariance += sum(float(moments[d, e]) ** 2 for e in range(dim) if e != d) / (2 * pairs * dim)

@@ -141,12 +141,11 @@ class Preparation:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_key(self.request["seed"], "weights") % 2**63)
             pretrained = self.request["pretrained"] and not self.saved
-            if self.start is not None:
-                self.encoder = self.start.encoder()
-            else:
-                self.encoder = make(name, self.modality.shape(), pretrained=pretrained, **options)
+            shape = self.modality.shape()
+            own = None if self.start is None else self.start.encoder()
+            self.encoder = own or make(name, shape, pretrained=pretrained, **options)
             misfits.refuse(self.method, self.encoder, self.modality, self.plan, self.derived.values["encoder"])
-            self.encoders = {"encoder": self.encoder}
+            self.encoders: dict[str, Any] = {"encoder": self.encoder}
             if self.request["teacher"] is not None:
                 self.encoders["teacher"] = make_teacher(os.fspath(self.request["teacher"]), self.modality)
             self.method.samples = len(self.index)

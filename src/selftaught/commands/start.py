@@ -42,8 +42,8 @@ class Start:
         saved = modality_state(own.name, {}, own)
         return load_modality({**saved, "state": {**saved["state"], **given}})
 
-    def encoder(self) -> nn.Module:
-        """A module with the run's weights."""
+    def encoder(self) -> Any:
+        """With the run's weights."""
         return self.model.encoder
 
     @torch.no_grad()
@@ -131,11 +131,10 @@ def _from_model(model: Model, modality: Any) -> Frozen:
 
 def defaults(adopted: bool) -> list[tuple[str, float, str]]:
     """(name, value, why) of what makes a beginning gentle. ``adopted``: the heads are not new either."""
-    waits = (
-        (0.0, "heads go on as well") if adopted else (HEAD_FIRST, "of the run: new heads learn before the encoder does")
-    )
-    slower = (LAYER_DECAY, "of the rate, from layer to layer towards the input")
-    return [("head_first", *waits), ("layer_decay", *slower)]
+    new = (HEAD_FIRST, "of the run: new heads learn before the encoder does")
+    first, why = (0.0, "heads go on as well") if adopted else new
+    slower = "of the rate, from layer to layer towards the input"
+    return [("head_first", first, why), ("layer_decay", LAYER_DECAY, slower)]
 
 
 def rates(encoder: Any, *, head_first: float, layer_decay: float) -> dict[str, dict[str, float]]:

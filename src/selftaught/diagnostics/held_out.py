@@ -39,6 +39,7 @@ def figures(z: Tensor, pairs: Tensor | None, labels: Tensor | None) -> dict[str,
         "dead_share": spread.dead_share,
     }
     if pairs is not None:
+        seen["lidar"] = measures.lidar(pairs)
         seen["alignment"] = measures.alignment(pairs[:, 0], pairs[:, 1])
         # Two samples are 2 variation^2 apart on the average: below 1, views are closer than samples.
         seen["closeness"] = seen["alignment"] / max(2 * variation**2, 1e-12)

@@ -11,6 +11,8 @@ alpha-ReQ: Agrawal, Mondal, Ghosh, Richards, "alpha-ReQ: assessing representatio
 measuring eigenspectrum decay", NeurIPS 2022.
 Alignment, uniformity: Wang, Isola, "Understanding contrastive representation learning through alignment and uniformity
 on the hypersphere", ICML 2020.
+LiDAR: Thilak, Huang, Saremi, Dinh, Goh, Nakkiran, Susskind, Littwin, "LiDAR: Sensing Linear Probing Performance in
+Joint Embedding SSL Architectures", ICLR 2024.
 Drift: Kornblith, Norouzi, Lee, Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019.
 Spread: Chen, He, "Exploring simple Siamese representation learning", CVPR 2021, section 4.1.
 """
@@ -55,6 +57,30 @@ def drift(z: Float[Tensor, "N D"], start: Float[Tensor, "N E"]) -> float:
     a, b = _centred(z), _centred(start)
     scale = (a.T @ a).norm() * (b.T @ b).norm()
     return float(1 - (a.T @ b).square().sum() / scale) if scale > 0 else math.nan
+
+
+def lidar(pairs: Float[Tensor, "N V D"], *, delta: float = 1e-4) -> float:
+    """Effective rank of what tells samples apart, measured against how far views of one sample are from each other.
+
+    RankMe of the spread between samples after the spread within them was made white; in [1, min(N - 1, D)]. Unlike
+    RankMe it does not count directions that only tell views apart. Thilak et al. 2024, eq. 1 to 4. We depart in
+    ``delta``, which is relative to the mean spread within, so that the scale of the features does not matter.
+    """
+    z = _wide(pairs.flatten(0, 1))
+    z = z - z.mean(0)
+    basis = torch.linalg.svd(z, full_matrices=False).Vh  # at most N V directions hold everything
+    z = (z @ basis.T).unflatten(0, pairs.shape[:2])
+    samples = z.mean(1)
+    apart = (z - samples[:, None]).flatten(0, 1)
+    within = apart.T @ apart / max(1, len(z) * (z.shape[1] - 1))
+    between = samples.T @ samples / max(1, len(z) - 1)
+    floor = delta * within.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
+    values, vectors = torch.linalg.eigh(within + floor * torch.eye(len(within), dtype=z.dtype, device=z.device))
+    white = vectors * values.clamp(min=floor).rsqrt()
+    found = torch.linalg.eigvalsh(white.T @ between @ white).clamp(min=0)
+    if found.sum() <= 0:
+        return 0.0
+    return float(torch.exp(torch.special.entr(found / found.sum()).sum()))
 
 
 def alpha_req(z: Float[Tensor, "N D"]) -> float:

@@ -28,7 +28,7 @@ from selftaught.diagnostics.schedule import SHARE, peeks_at, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
 from selftaught.errors import SelftaughtError
 
-COLUMNS = ("rankme", "alpha_req", "alignment", "uniformity", "spread", "drift", "knn")  # of metrics.csv
+COLUMNS = ("rankme", "lidar", "alpha_req", "alignment", "uniformity", "spread", "drift", "knn")  # of metrics.csv
 
 
 class Watch:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.encoders.base import Context, to_tokens
-from selftaught.encoders.transformer import timm_layers
 from selftaught.encoders.whole import Whole, as_context
 from selftaught.types import Tokens
 
@@ -43,7 +42,9 @@ class TimmModel(Whole):
         self._grids = {self.shape: layout.grid}
 
     def layers(self) -> dict[str, int]:
-        return timm_layers(self)
+        from selftaught.encoders.hub import layers_of  # which imports this file
+
+        return layers_of(self.net)
 
     def pool(self, tokens: Tokens) -> Tensor:
         if self.layout.kind == "vector":

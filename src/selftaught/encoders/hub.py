@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
+from timm.models import group_parameters
 from timm.models.eva import Eva
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
@@ -112,6 +113,12 @@ def published_input(name: str) -> tuple[tuple[int, int], tuple[float, ...], tupl
     if facts is None or not facts.has_weights:
         raise EncoderError(must_be("teacher", "pretrain", "a run, or a timm name that has weights", name))
     return tuple(facts.input_size[1:]), tuple(facts.mean), tuple(facts.std)  # type: ignore[return-value]
+
+
+def layers_of(net: Any) -> dict[str, int]:
+    """Parameter of ``encoder.net`` -> its layer as timm groups them, 0 nearest to the input."""
+    groups = group_parameters(net, net.group_matcher(coarse=False))
+    return {f"net.{name}": int(layer) for layer, names in groups.items() for name in names}
 
 
 def _create(

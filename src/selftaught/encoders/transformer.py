@@ -56,7 +56,9 @@ class Transformer(Encoder):
         return cells, cells
 
     def layers(self) -> dict[str, int]:
-        return timm_layers(self, first=("mask_vector",))
+        from selftaught.encoders.hub import layers_of  # the one place that knows how timm groups a model's layers
+
+        return {"mask_vector": 0, **layers_of(self.net)}
 
     def embed(self, x: Tensor, valid: Tensor | None = None) -> Tokens:
         grid, _ = self.grid(x.shape[1:])
@@ -195,12 +197,3 @@ def _may_attend(tokens: Tokens, prefix: int, *, causal: bool, documents: Tensor 
 def _check_attend(name: str, attend: str) -> None:
     if attend not in ("none", "causal"):
         raise EncoderError(must_be("attend", name, "one of none, causal", attend))
-
-
-def timm_layers(encoder: Any, first: Sequence[str] = ()) -> dict[str, int]:
-    """Layers as timm groups them for the model in ``encoder.net``; parameters of ours in ``first`` lie at 0."""
-    from timm.models import group_parameters
-
-    groups = group_parameters(encoder.net, encoder.net.group_matcher(coarse=False))
-    found = {f"net.{name}": int(layer) for layer, names in groups.items() for name in names}
-    return {**dict.fromkeys(first, 0), **found}

@@ -14,6 +14,7 @@ view. The encoder must take patches of that size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -78,7 +79,7 @@ class CPC(Method):
         context = self._context(z, grid)
         return {"z": z, "ahead": torch.stack([step(context) for step in self.predict], dim=1)}
 
-    def _context(self, z: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def _context(self, z: Tensor, grid: Sequence[int]) -> Tensor:
         """(B, N, width): what is known at each patch from its row and those above."""
         b, n, dim = z.shape
         rows = z.view(b * grid[0], n // grid[0], dim)

@@ -61,6 +61,7 @@ class DenseCL(Method):
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
         views: Tensor = batch[VIEWS].data  # (B, 2, C, *space)
         here = encoders["encoder"](views[:, 0])
+        assert here.tokens is not None
         with torch.no_grad():
             there = self.teacher["encoder"](views[:, 1])
             keys = self.teacher["places"](there.tokens)

@@ -64,6 +64,7 @@ class VICRegL(Method):
         stream = batch[VIEWS]
         views: Tensor = stream.data  # (B, 2, C, *space)
         seen = encoders["encoder"](views.flatten(0, 1))
+        assert seen.tokens is not None
         z = self.expander(seen.pooled).unflatten(0, views.shape[:2])
         tokens = seen.tokens.unflatten(0, views.shape[:2])  # (B, 2, N, D)
         dense = each_view(tokens.flatten(0, 1), self.places).unflatten(0, views.shape[:2])

@@ -26,6 +26,10 @@ _MEASURES = {  # column -> (heading, what it says)
         "Effective rank",
         "How many directions the features use (RankMe). Higher is better; a fall towards 1 is collapse.",
     ),
+    "lidar": (
+        "Effective rank against views (LiDAR)",
+        "How many directions tell samples apart that do not tell views of one sample apart. Higher is better.",
+    ),
     "alpha_req": (
         "Spectrum decay (alpha-ReQ)",
         "How fast the feature spectrum falls off. Near 1 is good; far above 1, few directions dominate.",
