@@ -7,6 +7,7 @@ promises (its equation, its own transformations) is tested in ``tests/methods`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ from selftaught import catalog
 from selftaught.data.keys import generator
 from selftaught.encoders import make
 from selftaught.nn import batchwise
+from selftaught.train.checkpoint import Store
 from selftaught.train.clocks import clock_of
+from selftaught.train.fabric import make_fabric
+from selftaught.train.loop import Callback, Settings, State, fit
 from selftaught.train.optim import Recipe, Schedule, build_optimiser
 from selftaught.train.step import Stepper
 from selftaught.train.task import Share, Task
@@ -194,6 +198,39 @@ def test_several_processes_are_one(ranks: Ranks, world: int, method: str, modali
             torch.testing.assert_close(
                 other["gradients"][name], gradient, rtol=1e-5, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}"
             )
+
+
+class StopAt(Callback):
+    """Ends a training after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, state: State, row: dict[str, Any]) -> None:
+        state.stop = "enough" if state.clock.step + 1 == self.step else ""
+
+
+@every_method
+def test_a_stopped_run_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
+    """Queues, banks, centres, teachers, prototypes and assignments included; an epoch begins in between."""
+    kind = prepared(IN_CI[0])
+
+    def trained(store: Store | None, *callbacks: Callback) -> dict[str, Tensor]:
+        task = task_of(kind, method)
+        batches = lambda start, stop: (views(kind, task.method, 8, first=8 * t) for t in range(start, stop))  # noqa: E731
+        whole = kind.collate([kind.plain(one) for one in kind.toy(SAMPLES)], np.arange(SAMPLES), np.arange(SAMPLES))
+        settings = Settings(8, steps=4, steps_per_epoch=2, optimiser=Recipe(lr=1e-3))
+        fit(
+            task, batches, settings, fabric=make_fabric("cpu", precision="32-true"), store=store, callbacks=callbacks,
+            sweep=lambda: [whole],
+        )  # fmt: skip
+        return task.state_dict()
+
+    expected = trained(None)
+    trained(Store(tmp_path), StopAt(2))
+    found = trained(Store(tmp_path))
+    assert found.keys() == expected.keys()
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------

@@ -209,6 +209,29 @@ def test_a_teacher_of_another_kind_of_data(first):
         teacher(os.fspath(first), Series())
 
 
+def test_a_teacher_that_nobody_knows(pictures, tmp_path):
+    with pytest.raises(ConfigError, match="a finished run or a timm name") as caught:
+        st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, teacher="resnet_18", **SETTINGS)
+    assert "resnet18" in str(caught.value.hint) and not (tmp_path / "run").exists()
+
+
+def test_a_published_teacher_gets_its_own_size_and_statistics(pictures, monkeypatch):
+    """Weights are out of reach here; what goes into the model is what counts."""
+    from selftaught.encoders import hub
+
+    modality, made = Image(size=16), hub.make
+    modality.fit([modality.from_array(one) for one in pictures[:8]])
+    monkeypatch.setattr(hub, "make", lambda name, shape, pretrained: made(name, shape))
+    frozen = teacher("resnet18.tv_in1k", modality)
+    seen = []
+    frozen._held[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    stored = torch.full((1, 1, 16, 16, 3), 128, dtype=torch.uint8)
+    frozen(modality.normalise(stored)[:, 0])
+    assert seen[0].shape == (1, 3, 224, 224)
+    expected = (128 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(seen[0][0, :, 7, 7], expected, rtol=0, atol=0.02)
+
+
 def test_methods_that_learn_from_labels_say_so(pictures, tmp_path):
     with pytest.raises(MethodError, match="learns from labels"):
         st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, method="supcon", **SETTINGS)
@@ -227,6 +250,12 @@ def test_labels_reach_the_method(pictures, tmp_path):
         **SETTINGS,
     )
     assert run.finished
+
+
+def test_a_method_that_drops_tokens_gets_an_encoder_that_can(pictures, tmp_path):
+    settings = {**SETTINGS, "method": {"name": "msn", "small": 0}, "modality": {"size": 16}}
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=1, **settings)
+    assert run.config["derived"]["encoder"] == "vit_tiny" and "drops tokens" in run.config["reasons"]["encoder"]
 
 
 def test_small_batches_get_a_queue(pictures, tmp_path):

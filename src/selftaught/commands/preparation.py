@@ -6,6 +6,7 @@ machine, or another version's idea of "auto", does not change it midway.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -194,6 +195,10 @@ class Preparation:
             return
         minutes = self.request["minutes"]
         choice = choose(self.modality.shape(), len(self.index), device=self.device, minutes=minutes)
+        assert self.method is not None
+        if self.method.needs().hides == "drop" and choice.name == "small":
+            why = f"{type(self.method).__name__} drops tokens, which a convnet cannot"
+            choice = dataclasses.replace(choice, name="vit_tiny", options={}, reason=why)
         self.derived.add("encoder", choice.name, choice.reason)
         self.derived.add("encoder_options", choice.options)
         given = {key: value for key, value in self._modality_options().items() if value}  # 0 = not given

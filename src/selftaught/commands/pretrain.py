@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+from selftaught import catalog
 from selftaught.commands.choices import refuse_batch
 from selftaught.commands.run import Run, Speaker, check_place
 from selftaught.config import Group, command
-from selftaught.errors import ConfigError, DataError
+from selftaught.errors import ConfigError, DataError, must_be, nearest
 
 
 @command
@@ -88,7 +89,13 @@ def pretrain(
 
 
 def _refuse_starts(request: dict[str, Any]) -> None:
-    """Two beginnings for one encoder, or none where one is to be treated gently."""
+    """Two beginnings for one encoder, none where one is to be treated gently, a teacher that nobody knows."""
+    if request["teacher"] is not None and not (Path(request["teacher"]) / "run.yaml").is_file():
+        spec, known = os.fspath(request["teacher"]), catalog.timm_names()
+        if spec.split(".")[0] not in known:
+            raise ConfigError(
+                must_be("teacher", "pretrain", "a finished run or a timm name", spec), hint=nearest(spec, known)
+            )
     asked = request["encoder"]
     if request["from_"] is not None:
         if isinstance(asked, dict) and asked != {"name": "auto"}:
