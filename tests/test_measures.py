@@ -155,6 +155,12 @@ def test_lidar_is_rankme_after_views_were_made_alike() -> None:
     assert measures.lidar(7 * z) == pytest.approx(measures.lidar(z))
 
 
+def test_lidar_of_what_cannot_be_told() -> None:
+    z = torch.randn(50, 1, 8)
+    assert math.isnan(measures.lidar(z.expand(-1, 2, -1)))  # both views the same
+    assert not measures.lidar(torch.zeros(50, 2, 8)) > 0
+
+
 def test_lidar_does_not_count_what_only_tells_views_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(200, 1, 1, generator=generator).expand(-1, 2, -1) + 0.01 * torch.randn(

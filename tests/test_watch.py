@@ -173,10 +173,12 @@ class Uncentred(DINO):
 
 
 class Unbalanced(SwAV):
-    """SwAV whose assignments need not use all prototypes."""
+    """SwAV whose assignments need not use all prototypes, and learn as well."""
 
-    def _assign(self, scores, view, clock):
-        return (scores / self.temperature).softmax(-1)
+    def loss(self, outputs, clock):
+        share = (outputs["scores"] / self.temperature).softmax(-1)
+        rows = -(share[:, 0] * share[:, 1].log() + share[:, 1] * share[:, 0].log()).sum(-1)
+        return {"swap": (rows.sum(), 2 * len(rows))}
 
 
 class OnlyOwn(CPC):

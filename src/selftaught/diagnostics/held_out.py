@@ -38,7 +38,7 @@ def figures(z: Tensor, pairs: Tensor | None, labels: Tensor | None) -> dict[str,
         "spread_min": spread.smallest,
         "dead_share": spread.dead_share,
     }
-    if pairs is not None:
+    if pairs is not None and pairs.shape[1] > 1:
         seen["lidar"] = measures.lidar(pairs)
         seen["alignment"] = measures.alignment(pairs[:, 0], pairs[:, 1])
         # Two samples are 2 variation^2 apart on the average: below 1, views are closer than samples.

@@ -64,21 +64,26 @@ def lidar(pairs: Float[Tensor, "N V D"], *, delta: float = 1e-4) -> float:
 
     RankMe of the spread between samples after the spread within them was made white; in [1, min(N - 1, D)]. Unlike
     RankMe it does not count directions that only tell views apart. Thilak et al. 2024, eq. 1 to 4. We depart in
-    ``delta``, which is relative to the mean spread within, so that the scale of the features does not matter.
+    ``delta``, which is relative to the mean spread within, so that the scale of the features does not matter. ``nan``
+    where views of a sample do not differ.
     """
-    z = _wide(pairs.flatten(0, 1))
+    z = pairs.flatten(0, 1).double()
     z = z - z.mean(0)
-    basis = torch.linalg.svd(z, full_matrices=False).Vh  # at most N V directions hold everything
-    z = (z @ basis.T).unflatten(0, pairs.shape[:2])
-    samples = z.mean(1)
-    apart = (z - samples[:, None]).flatten(0, 1)
-    within = apart.T @ apart / max(1, len(z) * (z.shape[1] - 1))
-    between = samples.T @ samples / max(1, len(z) - 1)
-    floor = delta * within.diagonal().mean().clamp(min=torch.finfo(z.dtype).tiny)
-    values, vectors = torch.linalg.eigh(within + floor * torch.eye(len(within), dtype=z.dtype, device=z.device))
-    white = vectors * values.clamp(min=floor).rsqrt()
-    found = torch.linalg.eigvalsh(white.T @ between @ white).clamp(min=0)
-    if found.sum() <= 0:
+    try:
+        basis = torch.linalg.svd(z, full_matrices=False).Vh  # at most N V directions hold everything
+        z = (z @ basis.T).unflatten(0, pairs.shape[:2])
+        samples = z.mean(1)
+        apart = (z - samples[:, None]).flatten(0, 1)
+        within = apart.T @ apart / max(1, len(z) * (z.shape[1] - 1))
+        floor = delta * within.diagonal().mean()
+        values, vectors = torch.linalg.eigh(within + floor * torch.eye(len(within), dtype=z.dtype, device=z.device))
+        if values[-1] <= 0:
+            return math.nan  # views of a sample do not differ at all: nothing to measure against
+        white = vectors * values.clamp(min=floor).rsqrt()
+        found = torch.linalg.svdvals(samples @ white).square()
+    except torch.linalg.LinAlgError:
+        return math.nan
+    if not found.sum() > 0:
         return 0.0
     return float(torch.exp(torch.special.entr(found / found.sum()).sum()))
 
