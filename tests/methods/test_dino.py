@@ -55,18 +55,20 @@ def test_centre_and_teacher_follow() -> None:
     outputs = outputs_of(task)
     assert outputs["target"].shape == (6, 2, 6) and not outputs["target"].requires_grad
     with torch.no_grad():
-        task.method.head[0].weight.zero_()  # type: ignore[index,union-attr]
-    before = task.method.teacher["head"][0].weight.clone()  # type: ignore[index]
+        task.method.head.layers[0].weight.zero_()  # type: ignore[index,union-attr]
+    before = task.method.teacher["head"].layers[0].weight.clone()  # type: ignore[index]
     task.method.after_step(outputs, CLOCK)
     torch.testing.assert_close(task.method.centre.mean, outputs["target"].flatten(0, 1).mean(0) / 4)  # type: ignore[arg-type]
-    torch.testing.assert_close(task.method.teacher["head"][0].weight, before / 2)  # type: ignore[index]
+    torch.testing.assert_close(task.method.teacher["head"].layers[0].weight, before / 2)  # type: ignore[index]
 
 
 def test_scores_are_cosines_with_the_prototypes() -> None:
     task = build(DINO(**SMALL))  # type: ignore[arg-type]
-    outputs, weight = outputs_of(task), task.method.prototypes.weight  # type: ignore[union-attr]
-    expected = torch.cosine_similarity(outputs["z"][:, :, None], weight[None, None], dim=-1)  # type: ignore[index]
-    torch.testing.assert_close(outputs["scores"], expected)
+    z, weight = drawn(3, 2, 4).float(), task.method.prototypes.weight  # type: ignore[union-attr]
+    expected = torch.cosine_similarity(z[:, :, None], weight[None, None], dim=-1)  # type: ignore[index]
+    torch.testing.assert_close(task.method.prototypes(z), expected)  # type: ignore[operator]
+    outputs = outputs_of(task)
+    torch.testing.assert_close(outputs["z"], (outputs["scores"][:, 0] / 0.1).softmax(-1))
 
 
 def test_it_learns() -> None:

@@ -59,7 +59,7 @@ def test_heads_are_untied() -> None:
     outputs = outputs_of(task)
     outputs["place"].sum().backward()
     heads = task.method.heads  # type: ignore[union-attr]
-    assert heads["place"][0][0].weight.grad is not None and heads["view"][0][0].weight.grad is None  # type: ignore[index]
+    assert heads["place"][0].layers[0].weight.grad is not None and heads["view"][0].layers[0].weight.grad is None  # type: ignore[index]
 
 
 def test_it_learns() -> None:

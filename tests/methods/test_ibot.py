@@ -84,13 +84,13 @@ def test_the_student_does_not_see_what_is_hidden() -> None:
 def test_centres_and_teacher_follow() -> None:
     task = build(IBOT(**SMALL, centre_momentum=0.75, momentum=0.5))  # type: ignore[arg-type]
     outputs = outputs_of(task)
-    before = task.method.teacher["head"][0].weight.clone()  # type: ignore[index,union-attr]
+    before = task.method.teacher["head"].layers[0].weight.clone()  # type: ignore[index,union-attr]
     with torch.no_grad():
-        task.method.head[0].weight.zero_()  # type: ignore[index,union-attr]
+        task.method.head.layers[0].weight.zero_()  # type: ignore[index,union-attr]
     task.method.after_step(outputs, CLOCK)
     hidden = outputs["place_target"][outputs["hidden"]]
     torch.testing.assert_close(task.method.place_centre.mean, hidden.mean(0) / 4)  # type: ignore[union-attr]
-    torch.testing.assert_close(task.method.teacher["head"][0].weight, before / 2)  # type: ignore[index,union-attr]
+    torch.testing.assert_close(task.method.teacher["head"].layers[0].weight, before / 2)  # type: ignore[index,union-attr]
 
 
 def test_it_learns() -> None:

@@ -6,8 +6,8 @@ The last stage at high resolution is a second run: ``--from RUN --modality.size 
 
 Where we depart, and why: 1,024 prototypes in each head (the paper: 65,536 and 131,072), four small views (8), patches
 made from smoothed noise (rectangles), a teacher that follows at 0.99 at first (0.992): for thousands of samples rather
-than 142 million. KoLeo is taken over the samples of all ranks, not rank by rank. Registers are the encoder's:
-``--encoder.registers 4``.
+than 142 million. KoLeo is taken over the samples of all ranks, not rank by rank. Batch norm in the heads
+(none). Registers are the encoder's: ``--encoder.registers 4``.
 
 Costs: as iBOT, and a matrix of similarities of the batch. The encoder must be able to replace hidden tokens.
 """
@@ -23,18 +23,18 @@ from torch import Tensor
 
 from selftaught.methods.base import SMALL, VIEWS, multi_crop
 from selftaught.nn.batchwise import gather, rank
-from selftaught.nn.heads import Prototypes, bottleneck, each_view
+from selftaught.nn.heads import Bottleneck, Prototypes, each_view
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.assignment import sinkhorn
-from selftaught.ops.losses import log_shares, swapped, unit
+from selftaught.ops.losses import first_shares, log_shares, swapped, unit
 from selftaught.ops.mask import patches_in_some, picked
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
 
 
 class DINOv2(Method):
-    """``forward`` gives, of all views, z (B, V, bottleneck) and scores (B, V, K); of large ones pooled (B, 2, D) and
-    the teacher's target (B, 2, K); of up to M places that may be hidden place and place_target (B, 2, M, K), and hidden
-    (B, 2, M), which are.
+    """``forward`` gives scores (B, V, K) of all views, and z (B, K), the shares of the first one, for health; of large
+    views pooled (B, 2, D) and the teacher's target (B, 2, K); of up to M places that may be hidden place and
+    place_target (B, 2, M, K), and hidden (B, 2, M), which are.
     """
 
     family = "self-distillation"
@@ -56,6 +56,7 @@ class DINOv2(Method):
         most: Annotated[float, "in (0, 1)", "and at most"] = 0.5,
         hidden: Annotated[int, "in [1, inf)", "width of the heads' hidden layers"] = 1024,
         bottleneck: Annotated[int, "in [1, inf)", "dimensions of the prototypes"] = 256,
+        norm: Annotated[bool, "", "batch norm in the head; the paper's has none"] = True,
         small: Annotated[int, "in [0, 64]", "small views besides the two large ones"] = 4,
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a large view keeps at least"] = 0.32,
         colour: Annotated[float, "in [0, inf)", "strength of colour changes; 0.5 = the paper's"] = 0.5,
@@ -65,7 +66,7 @@ class DINOv2(Method):
         self.count, self.temperature, self.teacher_temperature = prototypes, temperature, teacher_temperature
         self.momentum, self.weight, self.koleo_weight = momentum, places, koleo
         self.masked, self.least, self.most = masked, least, max(least, most)
-        self.hidden, self.bottleneck, self.head_first = hidden, bottleneck, head_first
+        self.hidden, self.bottleneck, self.norm, self.head_first = hidden, bottleneck, norm, head_first
         self.small, self.smallest, self.colour = small, smallest, colour
 
     def needs(self) -> Needs:
@@ -79,7 +80,9 @@ class DINOv2(Method):
         self.heads = torch.nn.ModuleDict()
         for name, dim in (("view", encoder.dim), ("place", encoder.token_dim)):
             prototypes = Prototypes(self.bottleneck, self.count)
-            self.heads[name] = torch.nn.Sequential(bottleneck(dim, self.hidden, self.bottleneck), prototypes)
+            self.heads[name] = torch.nn.Sequential(
+                Bottleneck(dim, self.hidden, self.bottleneck, norm=self.norm), prototypes
+            )
         self.teacher = Teacher({"encoder": encoder, "heads": self.heads})
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
@@ -91,8 +94,7 @@ class DINOv2(Method):
         tokens, _ = encoder.context(encoder.embed(flat), hidden=hidden)
         pooled = encoder.pool(tokens).unflatten(0, shape)
         small = [each_view(batch[SMALL].data, encoder)] if self.small else []
-        head, prototypes = self.heads["view"]  # type: ignore[misc]
-        z = each_view(torch.cat([pooled, *small], dim=1), head)
+        scores = each_view(torch.cat([pooled, *small], dim=1), self.heads["view"])
         most = max(1, round(self.most * hidden.shape[1]))
         where = hidden.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
         with torch.no_grad():
@@ -100,8 +102,8 @@ class DINOv2(Method):
             target = self.teacher["heads"]["view"](seen.pooled).unflatten(0, shape)
             theirs = self.teacher["heads"]["place"](picked(seen.tokens, where)).unflatten(0, shape)
         return {
-            "z": z,
-            "scores": prototypes(z),
+            "z": first_shares(scores, temperature=self.temperature),
+            "scores": scores,
             "pooled": pooled,
             "target": target,
             "place": self.heads["place"](picked(tokens.values, where)).unflatten(0, shape),

@@ -5,7 +5,7 @@ Zhou, Wei, Wang, Shen, Xie, Yuille & Kong 2022, "iBOT: Image BERT Pre-Training w
 Where we depart, and why: 1,024 prototypes for both, in one head (the paper: 8,192); hidden places form patches made
 from smoothed noise, with exactly the share that was drawn (the paper draws rectangles until there are enough); four
 small views (10), a teacher that follows at 0.99 at first (0.996), for thousands of samples rather than a million. The
-teacher's temperatures stay as they are (the paper raises them).
+teacher's temperatures stay as they are (the paper raises them). Batch norm in the head (the paper's has none).
 
 Costs: as DINO, and prototypes for up to half of the places. The encoder must be able to replace hidden tokens.
 """
@@ -19,16 +19,17 @@ import torch
 
 from selftaught.methods.base import SMALL, VIEWS, multi_crop
 from selftaught.nn.centre import Centre
-from selftaught.nn.heads import Prototypes, bottleneck, each_view
+from selftaught.nn.heads import Bottleneck, Prototypes, each_view
 from selftaught.nn.teacher import Teacher, rising
-from selftaught.ops.losses import log_shares, swapped
+from selftaught.ops.losses import first_shares, log_shares, swapped
 from selftaught.ops.mask import patches_in_some, picked
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
 
 
 class IBOT(Method):
-    """``forward`` gives, of all views, z (B, V, bottleneck) and scores (B, V, K); of the teacher's large ones target
-    (B, 2, K); of up to M places that may be hidden place and place_target (B, 2, M, K), and hidden (B, 2, M).
+    """``forward`` gives scores (B, V, K) of all views, and z (B, K), the shares of the first one, for health; of large
+    views the teacher's target (B, 2, K); of up to M places that may be hidden place and place_target (B, 2, M, K), and
+    hidden (B, 2, M), which are.
     """
 
     family = "self-distillation"
@@ -50,6 +51,7 @@ class IBOT(Method):
         most: Annotated[float, "in (0, 1)", "and at most"] = 0.5,
         hidden: Annotated[int, "in [1, inf)", "width of the head's hidden layers"] = 1024,
         bottleneck: Annotated[int, "in [1, inf)", "dimensions of the prototypes"] = 256,
+        norm: Annotated[bool, "", "batch norm in the head; the paper's has none"] = True,
         small: Annotated[int, "in [0, 64]", "small views besides the two large ones"] = 4,
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a large view keeps at least"] = 0.25,
         colour: Annotated[float, "in [0, inf)", "strength of colour changes; 0.5 = the paper's"] = 0.5,
@@ -59,7 +61,7 @@ class IBOT(Method):
         self.count, self.temperature, self.teacher_temperature = prototypes, temperature, teacher_temperature
         self.place_temperature, self.centre_momentum, self.momentum = place_temperature, centre_momentum, momentum
         self.weight, self.masked, self.least, self.most = places, masked, least, max(least, most)
-        self.hidden, self.bottleneck, self.head_first = hidden, bottleneck, head_first
+        self.hidden, self.bottleneck, self.norm, self.head_first = hidden, bottleneck, norm, head_first
         self.small, self.smallest, self.colour = small, smallest, colour
 
     def needs(self) -> Needs:
@@ -70,7 +72,7 @@ class IBOT(Method):
     def build(self, encoders: Encoders) -> None:
         encoder = encoders["encoder"]
         encoder.learn_mask()
-        self.head = bottleneck(encoder.dim, self.hidden, self.bottleneck)
+        self.head = Bottleneck(encoder.dim, self.hidden, self.bottleneck, norm=self.norm)
         self.prototypes = Prototypes(self.bottleneck, self.count)
         self.teacher = Teacher({"encoder": encoder, "head": self.head, "prototypes": self.prototypes})
         self.centre, self.place_centre = Centre(self.count), Centre(self.count)
@@ -92,10 +94,10 @@ class IBOT(Method):
             target = self.teacher["prototypes"](self.teacher["head"](seen.pooled)).unflatten(0, shape)
             theirs = self.teacher["prototypes"](self.teacher["head"](picked(seen.tokens, where)))
         ours = self.prototypes(self.head(picked(tokens.values, where)))
-        everything = torch.cat(z, dim=1)
+        scores = self.prototypes(torch.cat(z, dim=1))
         return {
-            "z": everything,
-            "scores": self.prototypes(everything),
+            "z": first_shares(scores, temperature=self.temperature),
+            "scores": scores,
             "target": target,
             "place": ours.unflatten(0, shape),
             "place_target": theirs.unflatten(0, shape),

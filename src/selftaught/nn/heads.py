@@ -45,10 +45,22 @@ def projection(
     return nn.Sequential(*parts)
 
 
-def bottleneck(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
-    """Three linear layers with GELU between them, without batch norm: DINO's head up to its prototypes."""
-    layers = (nn.Linear(in_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
-    return nn.Sequential(*layers, nn.Linear(hidden, out_dim))
+class Bottleneck(nn.Module):
+    """Three linear layers with GELU between them, (..., D) -> (..., out_dim): DINO's head up to its prototypes.
+
+    ``norm``: batch norm before each GELU. Without it, and with few steps, the differences between samples drown in what
+    all have in common, and prototypes cannot tell them apart.
+    """
+
+    def __init__(self, in_dim: int, hidden: int, out_dim: int, *, norm: bool = True) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in (in_dim, hidden):
+            layers += [nn.Linear(width, hidden), *([nn.BatchNorm1d(hidden)] if norm else []), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, out_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
 class Prototypes(nn.Module):
