@@ -55,7 +55,7 @@ def test_large_views_are_queued() -> None:
     outputs = outputs_of(task)
     task.method.after_step(outputs, CLOCK)
     for view in (0, 1):
-        expected = torch.nn.functional.normalize(outputs["embedding"][:, view], dim=1)
+        expected = torch.nn.functional.normalize(outputs["z"][:, view], dim=1)
         torch.testing.assert_close(task.method.queues[view].vectors[:6], expected)  # type: ignore[index]
 
 

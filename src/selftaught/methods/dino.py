@@ -25,14 +25,12 @@ from selftaught.nn.centre import Centre
 from selftaught.nn.heads import Bottleneck, Prototypes, each_view
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.assignment import sinkhorn
-from selftaught.ops.losses import first_shares, swapped
+from selftaught.ops.losses import swapped
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
 
 
 class DINO(Method):
-    """``forward`` gives scores (B, V, K) of all views, target (B, 2, K) of the teacher, and z (B, K), the shares of the
-    first view, for health: that they differ from sample to sample is what the method stands and falls with.
-    """
+    """``forward`` gives z (B, V, bottleneck) and scores (B, V, K) of all views, target (B, 2, K) of the teacher."""
 
     family = "self-distillation"
     couples = True  # Sinkhorn balances the batch
@@ -76,8 +74,7 @@ class DINO(Method):
         z = torch.cat([each_view(batch[name].data, encoders["encoder"], self.head) for name in sizes], dim=1)
         with torch.no_grad():
             target = each_view(batch[VIEWS].data, *(self.teacher[part] for part in ("encoder", "head", "prototypes")))
-        scores = self.prototypes(z)
-        return {"z": first_shares(scores, temperature=self.temperature), "scores": scores, "target": target}
+        return {"z": z, "scores": self.prototypes(z), "target": target}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         target = self._sharpened(outputs["target"].detach())  # (b, 2, K)

@@ -26,15 +26,15 @@ from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import Bottleneck, Prototypes, each_view
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.assignment import sinkhorn
-from selftaught.ops.losses import first_shares, log_shares, swapped, unit
+from selftaught.ops.losses import log_shares, swapped, unit
 from selftaught.ops.mask import patches_in_some, picked
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
 
 
 class DINOv2(Method):
-    """``forward`` gives scores (B, V, K) of all views, and z (B, K), the shares of the first one, for health; of large
-    views pooled (B, 2, D) and the teacher's target (B, 2, K); of up to M places that may be hidden place and
-    place_target (B, 2, M, K), and hidden (B, 2, M), which are.
+    """``forward`` gives, of all views, z (B, V, bottleneck) and scores (B, V, K); of large ones pooled (B, 2, D) and
+    the teacher's target (B, 2, K); of up to M places that may be hidden place and place_target (B, 2, M, K), and hidden
+    (B, 2, M), which are.
     """
 
     family = "self-distillation"
@@ -94,7 +94,8 @@ class DINOv2(Method):
         tokens, _ = encoder.context(encoder.embed(flat), hidden=hidden)
         pooled = encoder.pool(tokens).unflatten(0, shape)
         small = [each_view(batch[SMALL].data, encoder)] if self.small else []
-        scores = each_view(torch.cat([pooled, *small], dim=1), self.heads["view"])
+        head, prototypes = self.heads["view"]  # type: ignore[misc]
+        z = each_view(torch.cat([pooled, *small], dim=1), head)
         most = max(1, round(self.most * hidden.shape[1]))
         where = hidden.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
         with torch.no_grad():
@@ -102,8 +103,8 @@ class DINOv2(Method):
             target = self.teacher["heads"]["view"](seen.pooled).unflatten(0, shape)
             theirs = self.teacher["heads"]["place"](picked(seen.tokens, where)).unflatten(0, shape)
         return {
-            "z": first_shares(scores, temperature=self.temperature),
-            "scores": scores,
+            "z": z,
+            "scores": prototypes(z),
             "pooled": pooled,
             "target": target,
             "place": self.heads["place"](picked(tokens.values, where)).unflatten(0, shape),

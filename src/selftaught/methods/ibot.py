@@ -21,15 +21,14 @@ from selftaught.methods.base import SMALL, VIEWS, multi_crop
 from selftaught.nn.centre import Centre
 from selftaught.nn.heads import Bottleneck, Prototypes, each_view
 from selftaught.nn.teacher import Teacher, rising
-from selftaught.ops.losses import first_shares, log_shares, swapped
+from selftaught.ops.losses import log_shares, swapped
 from selftaught.ops.mask import patches_in_some, picked
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Photometry, Terms
 
 
 class IBOT(Method):
-    """``forward`` gives scores (B, V, K) of all views, and z (B, K), the shares of the first one, for health; of large
-    views the teacher's target (B, 2, K); of up to M places that may be hidden place and place_target (B, 2, M, K), and
-    hidden (B, 2, M), which are.
+    """``forward`` gives, of all views, z (B, V, bottleneck) and scores (B, V, K); of the teacher's large ones target
+    (B, 2, K); of up to M places that may be hidden place and place_target (B, 2, M, K), and hidden (B, 2, M).
     """
 
     family = "self-distillation"
@@ -94,10 +93,10 @@ class IBOT(Method):
             target = self.teacher["prototypes"](self.teacher["head"](seen.pooled)).unflatten(0, shape)
             theirs = self.teacher["prototypes"](self.teacher["head"](picked(seen.tokens, where)))
         ours = self.prototypes(self.head(picked(tokens.values, where)))
-        scores = self.prototypes(torch.cat(z, dim=1))
+        everything = torch.cat(z, dim=1)
         return {
-            "z": first_shares(scores, temperature=self.temperature),
-            "scores": scores,
+            "z": everything,
+            "scores": self.prototypes(everything),
             "target": target,
             "place": ours.unflatten(0, shape),
             "place_target": theirs.unflatten(0, shape),

@@ -26,15 +26,15 @@ from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import Prototypes, each_view, projection
 from selftaught.nn.teacher import Teacher, rising
 from selftaught.ops.assignment import sinkhorn
-from selftaught.ops.losses import first_shares, log_shares
+from selftaught.ops.losses import log_shares
 from selftaught.ops.mask import scattered
 from selftaught.ops.tokens import keep
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
 class MSN(Method):
-    """``forward`` gives scores (B, A, K) of the anchors, the view in part and the small ones, target (B, K), the
-    teacher's of the whole view, and z (B, K), the shares of the first anchor, for health.
+    """``forward`` gives z (B, A, out_dim) and scores (B, A, K) of the anchors, the view in part and the small ones, and
+    target (B, K), the teacher's of the whole view.
     """
 
     family = "self-distillation"
@@ -87,8 +87,7 @@ class MSN(Method):
         with torch.no_grad():
             whole = self.teacher["head"](self.teacher["encoder"](large[:, 0]).pooled)
             target = self.prototypes(whole)
-        scores = self.prototypes(anchors)
-        return {"z": first_shares(scores, temperature=self.temperature), "scores": scores, "target": target}
+        return {"z": anchors, "scores": self.prototypes(anchors), "target": target}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         scores = outputs["scores"]  # (b, A, K)

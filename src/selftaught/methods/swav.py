@@ -23,14 +23,12 @@ from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.heads import Prototypes, each_view, projection
 from selftaught.nn.memory import Queue
 from selftaught.ops.assignment import sinkhorn
-from selftaught.ops.losses import first_shares, swapped
+from selftaught.ops.losses import swapped
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
 class SwAV(Method):
-    """``forward`` gives embedding (B, 2 + small, out_dim), projected views, the two large ones first, their scores
-    (B, 2 + small, K), and z (B, K), the shares of the first view, for health.
-    """
+    """``forward`` gives z (B, 2 + small, out_dim): projected views, the two large ones first, and their scores."""
 
     family = "clustering"
     couples = True  # assignments are balanced over the batch
@@ -65,8 +63,7 @@ class SwAV(Method):
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
         sizes = (VIEWS, SMALL)[: 2 if self.small else 1]  # one pass for each
         z = torch.cat([each_view(batch[name].data, encoders["encoder"], self.projector) for name in sizes], dim=1)
-        scores = self.prototypes(z)
-        return {"z": first_shares(scores, temperature=self.temperature), "embedding": z, "scores": scores}
+        return {"z": z, "scores": self.prototypes(z)}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         scores = outputs["scores"]  # (b, V, K)
@@ -83,7 +80,7 @@ class SwAV(Method):
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:
         for view, queue in enumerate(self.queues if self.queue_size else ()):
-            queue.push(outputs["embedding"][:, view])  # type: ignore[operator]
+            queue.push(outputs["z"][:, view])  # type: ignore[operator]
 
     def groups(self, encoders: Encoders) -> dict[str, dict[str, Any]]:
         return {"prototypes.": {"frozen_until": 0.01}}

@@ -106,11 +106,6 @@ def log_shares(scores: Float[Tensor, "*shape K"], *, temperature: float) -> Floa
     return F.log_softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)) / temperature, dim=-1)
 
 
-def first_shares(scores: Float[Tensor, "B V K"], *, temperature: float) -> Float[Tensor, "B K"]:
-    """How the first view is shared out among K classes, without gradient."""
-    return log_shares(scores[:, 0].detach(), temperature=temperature).exp()
-
-
 def unit(z: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
     """Every vector divided by its length, in float32 at least."""
     return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1)
