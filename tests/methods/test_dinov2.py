@@ -64,4 +64,4 @@ def test_heads_are_untied() -> None:
 
 def test_it_learns() -> None:
     method = DINOv2(prototypes=64, hidden=64, bottleneck=32, small=0, momentum=0.9)
-    assert found_again(trained(method, lr=3e-3)) > found_again(build(DINOv2()).eval())
+    assert found_again(trained(method, steps=200)) > found_again(build(DINOv2()).eval()) + 0.1

@@ -95,4 +95,4 @@ def test_centres_and_teacher_follow() -> None:
 
 def test_it_learns() -> None:
     method = IBOT(prototypes=64, hidden=64, bottleneck=32, small=0, momentum=0.9)
-    assert found_again(trained(method, lr=3e-3)) > found_again(build(IBOT()).eval())
+    assert found_again(trained(method, steps=200)) > found_again(build(IBOT()).eval()) + 0.1

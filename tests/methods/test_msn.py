@@ -66,4 +66,4 @@ def test_a_share_of_the_places_is_dropped(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_it_learns() -> None:
     method = MSN(prototypes=64, hidden=64, out_dim=32, small=0, momentum=0.9)
-    assert found_again(trained(method)) > found_again(build(MSN()).eval())
+    assert found_again(trained(method, steps=200)) > found_again(build(MSN()).eval()) + 0.1
