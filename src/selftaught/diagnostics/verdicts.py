@@ -107,7 +107,7 @@ def rate_too_high(history: History) -> Verdict | None:
     sentence = f"the encoder's weights grew to {growth:.1f} times their size by step {at}"
     if growth >= GREW or kept < RANK_SHAKEN:
         sentence = f"learning rate too high: {sentence}, so each step undoes the last"
-        sentence += f" (effective rank at {100 * kept:.0f} % of the untrained encoder's)." if kept < 1 else "."
+        sentence += f" (effective rank at {100 * kept:.0f} % of that at the start)." if kept < 1 else "."
         level = "alarm"
     else:
         sentence, level = f"learning rate high: {sentence}.", "warning"
@@ -160,7 +160,7 @@ def views_apart(history: History) -> Verdict | None:
     if step < SETTLED or now < 1.0 or now < 1.1 * first:
         return None
     sentence = (
-        f"two views of a sample are {now:.1f} times as far apart as two samples (untrained {first:.1f}): "
+        f"two views of a sample are {now:.1f} times as far apart as two samples (at the start {first:.1f}): "
         "the encoder tells views apart instead of samples. Try weaker augmentation or a lower learning rate."
     )
     return Verdict(step, "warning", "views apart", sentence)
@@ -191,10 +191,12 @@ RULES: tuple[Callable[[History], Verdict | None], ...] = (
 
 def _healthy(history: History) -> Verdict:
     first, now = history.checks[0], history.checks[-1]
-    words = f"effective rank {now['rank']:.0f} of {min(history.dim, history.samples)} (untrained {first['rank']:.0f})"
+    words = (
+        f"effective rank {now['rank']:.0f} of {min(history.dim, history.samples)} (at the start {first['rank']:.0f})"
+    )
     if "closeness" in now:
         words += f"; two views of a sample are {now['closeness']:.2f} times as far apart as two samples"
-        words += f" (untrained {first['closeness']:.2f})"
+        words += f" (at the start {first['closeness']:.2f})"
     return Verdict(int(now["step"]), "ok", "healthy", f"healthy: {words}.")
 
 
