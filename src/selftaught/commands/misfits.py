@@ -19,7 +19,9 @@ def refuse_missing(method: Method, request: Mapping[str, Any]) -> None:
         hint = "Give --teacher RUN, or a timm name whose published weights are to be used."
         raise MethodError(f"{title} learns from a teacher, and there is none.", hint=hint)
     if request["teacher"] is not None and not taught:
-        raise MethodError(f"{title} takes no teacher.", hint="Methods that do: distill.")
+        raise MethodError(
+            f"{title} takes no teacher.", hint="Leave out --teacher, or learn from it by --method distill."
+        )
     if needs.labels and request["labels"] is None:
         hint = "Give --labels; samples without a label (an empty one, in a CSV) take part all the same."
         raise MethodError(f"{title} learns from labels, and there are none.", hint=hint)

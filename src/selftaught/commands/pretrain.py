@@ -37,7 +37,9 @@ def pretrain(
     weight_decay: Annotated[float | None, "in [0, inf)", "decay per step, of weights with two axes or more"] = None,
     warmup: Annotated[float, "in [0, 1)", "share of the steps with a rising rate"] = 0.05,
     seed: Annotated[int, "in [0, 9223372036854775807]", "of everything random"] = 0,
-    labels: Annotated[str | None, "", "folders, a column or a CSV: watched (kNN); learned from by supcon alone"] = None,
+    labels: Annotated[
+        str | None, "", "folders, a column or a CSV: watched (kNN); learned from by supervised methods alone"
+    ] = None,
     pretrained: Annotated[bool, "", "start from timm's published weights"] = False,
     from_: Annotated[str | os.PathLike[str] | None, "", "start from the encoder of this finished run"] = None,
     head_first: Annotated[

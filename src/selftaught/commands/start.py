@@ -114,10 +114,8 @@ def teacher(spec: str, modality: Any) -> Frozen:
     def reread(x: Tensor) -> Tensor:
         raw = modality.denormalise(x[:, None])[:, 0].movedim(-1, 1).to(x.dtype)
         scale = 255.0 if modality.dtype == "uint8" else 65535.0 if modality.dtype == "uint16" else 1.0
-        shape = (1, -1, 1, 1)
-        return (raw / scale - torch.tensor(mean, device=x.device).view(shape)) / torch.tensor(
-            std, device=x.device
-        ).view(shape)
+        centre, spread = (torch.tensor(each, device=x.device).view(1, -1, 1, 1) for each in (mean, std))
+        return (raw / scale - centre) / spread
 
     return Frozen(encoder, reread, tuple(size))
 

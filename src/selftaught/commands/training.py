@@ -134,9 +134,8 @@ def _watch(parts: Preparation, say: Speaker) -> Watch:
     labels = None if parts.labels is None else parts.labels[rows][came]
     count = min(PAIRED, len(index))
     order = Order(len(index), min(64, count), parts.request["seed"], "health")
-    pairs = (
-        dataclasses.replace(parts.plan[0], count=max(2, parts.plan[0].count)),
-    )  # also where one view is learned from
+    first = parts.plan[0]  # two views of it, also where one is learned from
+    pairs = (dataclasses.replace(first, count=max(2, first.count)),)
     paired = Loader(index, parts.modality, pairs, order, stop=count // order.batch_size, accept_unreadable=True)
     return Watch(
         plain,
