@@ -27,7 +27,7 @@ _MEASURES = {  # column -> (heading, what it says)
         "How many directions the features use (RankMe). Higher is better; a fall towards 1 is collapse.",
     ),
     "lidar": (
-        "Effective rank against views (LiDAR)",
+        "Rank beyond views (LiDAR)",
         "How many directions tell samples apart that do not tell views of one sample apart. Higher is better.",
     ),
     "alpha_req": (
