@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+import selftaught as st
 from selftaught import catalog
 
 HERE = Path(__file__).parent
@@ -70,15 +71,13 @@ def measured(options: argparse.Namespace, name: str, method: str, seed: int) -> 
     train, test, labels, _ = SETS[name]
     train, test = str(options.data / train), str(options.data / test)
     with tempfile.TemporaryDirectory() as folder:
-        run, more = f"{folder}/run", []
-        if method == "supcon":
-            more = ["--labels", labels]
+        run, more = f"{folder}/run", ["--labels", labels]  # supcon learns from them, else they watch: ``checks``
         if method == "distill":  # learns from a SimCLR run of the same time, which it is given
             teacher = f"{folder}/teacher"
-            pretrain(options, train, teacher, "simclr", seed, [])
-            more = ["--teacher", teacher]
+            pretrain(options, train, teacher, "simclr", seed, more)
+            more += ["--teacher", teacher]
         if method == "untrained":
-            facts = pretrain(options, train, run, "simclr", seed, ["--steps", "1", "--lr", "1e-12"])
+            facts = pretrain(options, train, run, "simclr", seed, ["--steps", "1", "--lr", "1e-12", *more])
         else:
             facts = pretrain(options, train, run, method, seed, more)
         command = [sys.executable, str(HERE / "probe_run.py"), run, train, test, labels]
@@ -98,14 +97,14 @@ def pretrain(options: argparse.Namespace, train: str, run: str, method: str, see
     if process.returncode:
         sys.exit(f"{' '.join(command)}\n{complaint[-3000:]}")
     facts = {"seconds": round(time.perf_counter() - began, 1), "memory_mb": round(peak[0] / 1e6)}
-    import selftaught as st
-
     opened = st.Run.open(run)
     last, health = opened.metrics[-1], opened.health
     facts |= {"images_per_second": round(last["samples"] / max(last["seconds"], 1e-9)), "epoch": round(last["epoch"])}
     measures, verdict = health["measures"][-1], health["verdicts"][-1]
     facts |= {name: round(measures[name], 3) for name in ("rankme", "alpha_req", "lidar", "alignment", "uniformity")}
     facts |= {"dim": measures["dim"], "verdict": verdict["name"]}
+    watched = ("step", "rankme", "alpha_req", "lidar", "alignment", "uniformity", "knn")
+    facts["checks"] = [{name: round(check[name], 4) for name in watched} for check in health["measures"]]
     return facts
 
 

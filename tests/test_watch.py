@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from selftaught.data.index import build_index
 from selftaught.data.loader import Loader, Order, once
 from selftaught.data.source import open_source
+from selftaught.diagnostics.held_out import AT_ONCE, embed
 from selftaught.diagnostics.schedule import EARLY, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, judge
 from selftaught.diagnostics.watch import Watch
@@ -228,6 +229,21 @@ def test_a_check_leaves_the_training_as_it_was(digits):
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
     assert all(module.training for module in task.modules())
     assert torch.equal(noise, torch.get_rng_state())
+
+
+def test_a_look_takes_a_few_samples_at_a_time(digits):
+    """So that it needs no more memory than a step, whatever batches the held-out samples came in."""
+    torch.manual_seed(0)
+    encoder = Small(digits.modality.shape(), width=8)
+    task = Task({"encoder": encoder}, SimCLR(), digits.modality.normalise)
+    seen: list[int] = []
+    encoder.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    plain = list(once(digits.index, digits.modality, indices=HELD, batch_size=200))
+    z, _ = embed(SimpleNamespace(task=task, fabric=digits.fabric), plain, ())
+    assert max(seen) <= AT_ONCE
+    with torch.no_grad():
+        whole = task.prepare(plain[0])["plain"].data[:, 0]
+        torch.testing.assert_close(z[:200], encoder.eval()(whole).pooled, atol=1e-5, rtol=1e-5)
 
 
 # --- the rules, from figures alone ---------------------------------------------------------------------------------

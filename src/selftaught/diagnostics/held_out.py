@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from selftaught.diagnostics import measures
 from selftaught.types import Batch, Features, Stream
 
+AT_ONCE = 64  # samples that a look puts through the encoder together
 Batches = Sequence[Batch] | Callable[[], Iterable[Batch]]
 
 
@@ -58,12 +59,16 @@ def kept_encoder(task: Any) -> nn.Module:
 
 
 def _pooled(state: Any, encoder: nn.Module, stream: Stream) -> Tensor:
-    """(B, V, *stored) -> (B, V, D)."""
-    index = torch.arange(len(stream.data))
-    batch = Batch({"plain": stream}, index, index).to(next(encoder.parameters()).device)
-    x = state.task.prepare(batch)["plain"].data
-    out = encoder(x.flatten(0, 1))
-    return (out.pooled if isinstance(out, Features) else out).unflatten(0, x.shape[:2])
+    """(B, V, *stored) -> (B, V, D), a few samples at a time: a look must not need more memory than a step."""
+    pieces = []
+    for first in range(0, len(stream.data), AT_ONCE):
+        few = stream.map(lambda tensor, rows=slice(first, first + AT_ONCE): tensor[rows])
+        index = torch.arange(len(few.data))
+        batch = Batch({"plain": few}, index, index).to(next(encoder.parameters()).device)
+        x = state.task.prepare(batch)["plain"].data
+        out = encoder(x.flatten(0, 1))
+        pieces.append((out.pooled if isinstance(out, Features) else out).unflatten(0, x.shape[:2]))
+    return torch.cat(pieces)
 
 
 def compared(outputs: Mapping[str, Tensor]) -> Tensor | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from selftaught.train import memory
 from selftaught.types import Batch
 
 
@@ -23,6 +24,7 @@ class Feed:
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
+        memory.release()  # the first batch starts the workers
         iterator = iter(self.source)
         while True:
             began = time.perf_counter()

@@ -37,6 +37,16 @@ def kept_memory() -> Iterator[None]:
             libc.malloc_trim(0)
 
 
+def release() -> None:
+    """Gives what is free back to the system now: before workers are forked, who would keep a copy of it as their own.
+
+    Measured (ResNet-18, 224 pixels, two workers): docs/log.md.
+    """
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
