@@ -47,11 +47,15 @@ def make(
 
     ``stem``, for ResNets: "small" is the CIFAR stem (He et al., 2015, section 4.2: 3x3, stride 1, no max-pool),
     "standard" timm's own; "auto" is small where the shorter side has at most 64 pixels and no weights are loaded.
+    ResNets that start from nothing get ``zero_init_last=False``: timm's own start, residual branches that give nothing,
+    is for long training (Goyal et al. 2017); in some hundred steps the loss falls much further without (docs/log.md).
     """
     check_name(name, shape)
     weights = published(name) if pretrained else None
     stem = _resolve(stem, name, shape, pretrained)
     shadow, layout = _trial(name, shape, stem, options)
+    if type(shadow) is ResNet and not pretrained:
+        options.setdefault("zero_init_last", False)
     resizes = {"dynamic_img_size": True} if type(shadow) is Eva else {}  # else its rotary table is fixed
     net = _create(name, shape, stem, {**resizes, **options}, weights)
     chosen = (
