@@ -169,3 +169,11 @@ def test_lidar_does_not_count_what_only_tells_views_apart() -> None:
     noise = torch.randn(200, 2, 20, generator=generator)
     z = torch.cat([one, noise], dim=2)
     assert measures.lidar(z) < 2 < 15 < measures.rankme(z.flatten(0, 1))
+
+
+def test_winners_counts_prototypes_in_use():
+    rows = torch.eye(6)
+    assert measures.winners(rows[[2] * 8]) == pytest.approx(1.0)
+    assert measures.winners(rows) == pytest.approx(6.0)
+    assert measures.winners(rows[[0, 0, 0, 0, 1, 1, 4, 4]]) == pytest.approx(2**1.5)  # 1/2, 1/4, 1/4: 1.5 bits
+    assert measures.winners(100 * rows[[0, 1]] - 7) == pytest.approx(2.0), "neither scale nor offset matters"

@@ -21,7 +21,9 @@ from selftaught.diagnostics.verdicts import History, Peek, judge
 from selftaught.diagnostics.watch import Watch
 from selftaught.encoders.small import Small
 from selftaught.methods.cpc import CPC
+from selftaught.methods.dino import DINO
 from selftaught.methods.simclr import SimCLR
+from selftaught.methods.swav import SwAV
 from selftaught.methods.vicreg import VICReg
 from selftaught.modalities.image import Image
 from selftaught.ops.losses import unit
@@ -173,9 +175,32 @@ class OnlyOwn(CPC):
         return {"row_1": (far, len(z))}
 
 
+class NoCentre(DINO):
+    """DINO whose teacher's scores are sharpened as they are: one prototype may win everything."""
+
+    def _sharpened(self, target):
+        return (target / self.teacher_temperature).softmax(-1)
+
+
+class NoBalance(SwAV):
+    """SwAV whose codes are each sample's own, not balanced over the batch."""
+
+    def _assign(self, scores, view, clock):
+        return (scores / self.epsilon).softmax(-1)
+
+
+def views_for_digits(method, **options):
+    """Small views and hard crops leave nothing of a digit of 16 pixels: the losses stay at log K (docs/log.md)."""
+    return method(small=0, smallest=0.5, colour=0.5, hidden=256, **options)
+
+
 FAMILIES = {
     "contrastive": (OnlyAttraction, SimCLR),
     "non-contrastive": (broken_vicreg, lambda: VICReg(width=128)),
+    "self-distillation": tuple(lambda kind=kind: views_for_digits(kind, prototypes=256) for kind in (NoCentre, DINO)),
+    "clustering": tuple(
+        lambda kind=kind: views_for_digits(kind, prototypes=64, queue=256) for kind in (NoBalance, SwAV)
+    ),
     "mutual information": (lambda: OnlyOwn(across=3), lambda: CPC(across=3)),
 }
 
@@ -284,6 +309,17 @@ def test_weights_that_grow_slowly_are_healthy_and_a_jump_is_remembered():
     assert names(History(64, 300, [check(0, 30)], slow)) == [("ok", "healthy")]
     jump = [Peek(step, min(6.0, 1 + step / 10), 0.3, 0.9) for step in range(5, 3000, 50)]
     assert ("alarm", "rate too high") in names(History(64, 300, [check(0, 30)], jump))
+
+
+def test_one_prototype_for_all_is_named_once_it_lasts():
+    def peeks(numbers: list[float]) -> History:
+        return History(peeks=[Peek(20 + 5 * i, winners=number) for i, number in enumerate(numbers)])
+
+    assert names(peeks([30.0, 12.0, 1.6, 1.1, 1.0])) == []
+    (found,) = judge(peeks([30.0, 12.0, 1.6, 1.1, 1.0, 1.0]))
+    assert (found.level, found.name) == ("alarm", "collapsing")
+    assert "since step 30 (1.0 are in use, at most 30 were)" in found.sentence
+    assert names(peeks([1.0, 1.0, 1.0, 1.0, 9.0])) == []  # over
 
 
 def test_views_apart_and_a_stuck_loss_are_warnings():

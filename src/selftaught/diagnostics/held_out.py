@@ -79,6 +79,14 @@ def compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
     return (z[:, 0] if z.ndim == 3 else z).detach().float()
 
 
+def sorted_by(outputs: Mapping[str, Tensor]) -> Tensor | None:
+    """(B, K) of first views: nearness to the prototypes that a method sorts by, its output "scores", (B, V, ..., K)."""
+    scores = outputs.get("scores")
+    if scores is None or scores.ndim < 3 or len(scores) < 4:
+        return None
+    return scores.detach()[:, 0].reshape(len(scores), -1, scores.shape[-1])[:, 0]  # of several heads the first
+
+
 def norms(encoder: nn.Module) -> list[float]:
     matrices = [p.detach() for p in encoder.parameters() if p.ndim > 1 and p.requires_grad]
     return torch.stack([matrix.float().norm() for matrix in matrices]).tolist() if matrices else []

@@ -136,6 +136,16 @@ def variation(z: Float[Tensor, "N D"]) -> float:
     return float((unit - unit.mean(dim=0)).square().sum(dim=1).mean().sqrt())
 
 
+def winners(scores: Float[Tensor, "N K"]) -> float:
+    """How many of K prototypes are the nearest of some sample, as the perplexity of their shares: 1 = the same for all.
+
+    At most min(N, K). Temperature plays no part, so scores of any method compare.
+    """
+    counts = torch.bincount(scores.argmax(dim=1), minlength=1).to(torch.float64)
+    shares = counts[counts > 0] / counts.sum()
+    return float((-(shares * shares.log()).sum()).exp())
+
+
 def knn_accuracy(
     z: Float[Tensor, "N D"], labels: Int[Tensor, " N"], *, k: int = 20, temperature: float = 0.07
 ) -> float:

@@ -22,6 +22,10 @@ RECENT = 500  # steps; over longer times weights and outputs may well change the
 RANK_LEFT = 0.2  # of the rank at step 0; healthy runs kept 0.5 and more
 RANK_ROOM = 0.1  # of the dimensions there are
 RANK_FALLING = 0.55  # of the rank at step 0: SimCLR at 100 times its rate fell to 0.5, healthy runs kept 0.72
+ALONE = (
+    1.5  # prototypes in use: in a healthy run of DINO and SwAV there were never fewer than NUMBERS after step STARTED
+)
+STARTED = 20  # steps: an untrained network may well put all samples nearest to one prototype
 SETTLED = 100  # steps before which a loss need not have moved
 
 
@@ -44,6 +48,7 @@ class Peek:
     scale: float | None = None  # spread of the method's outputs over the batch; None = it gives none to compare
     variation: float | None = None  # of their directions, in [0, 1]
     loss: float | None = None
+    winners: float | None = None  # prototypes in use over the batch (a perplexity); None = the method has none
 
 
 @dataclass(slots=True)
@@ -92,6 +97,22 @@ def _collapsed(peek: Peek, peeks: Sequence[Peek]) -> bool:
         scale < SHRUNK * recent
         or (scale < SHRUNK_TOO * recent and variation < SAME_WAY * widest)
         or (variation < ONE_DIRECTION and variation < 0.3 * widest)
+    )
+
+
+def one_prototype(history: History) -> Verdict | None:
+    """All samples of the batch are nearest to the same prototype: there is nothing left to tell them apart by."""
+    peeks = [peek for peek in history.peeks if peek.winners is not None and peek.step >= STARTED]
+    since = _lasting(peeks, lambda peek: (peek.winners or 0.0) < ALONE, least=4)
+    if since is None:
+        return None
+    most = max(peek.winners or 0.0 for peek in history.peeks if peek.winners is not None)
+    return Verdict(
+        peeks[-1].step,
+        "alarm",
+        "collapsing",
+        f"collapsing: nearly all samples fall to one prototype since step {since} ({peeks[-1].winners:.1f} are in use, "
+        f"at most {most:.0f} were). Try Sinkhorn or a faster centre, a slower teacher, or a lower learning rate.",
     )
 
 
@@ -182,6 +203,7 @@ def loss_stuck(history: History) -> Verdict | None:
 
 RULES: tuple[Callable[[History], Verdict | None], ...] = (
     outputs_collapse,
+    one_prototype,
     rank_lost,
     rate_too_high,
     views_apart,
@@ -200,14 +222,14 @@ def _healthy(history: History) -> Verdict:
     return Verdict(int(now["step"]), "ok", "healthy", f"healthy: {words}.")
 
 
-def _lasting(peeks: Sequence[Peek], wrong: Callable[[Peek], bool]) -> int | None:
-    """First step of an unbroken stretch of at least two peeks that ends now."""
+def _lasting(peeks: Sequence[Peek], wrong: Callable[[Peek], bool], *, least: int = 2) -> int | None:
+    """First step of an unbroken stretch of at least ``least`` peeks that ends now."""
     steps = []
     for peek in reversed(peeks):
         if not wrong(peek):
             break
         steps.append(peek.step)
-    return steps[-1] if len(steps) >= 2 else None
+    return steps[-1] if len(steps) >= least else None
 
 
 def _lasting_check(checks: Sequence[dict[str, float]], wrong: Callable[[dict[str, float]], bool]) -> int | None:

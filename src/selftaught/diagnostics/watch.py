@@ -23,7 +23,17 @@ import numpy as np
 import torch
 
 from selftaught.diagnostics import measures
-from selftaught.diagnostics.held_out import Batches, batches_of, compared, embed, figures, jsonable, kept_encoder, norms
+from selftaught.diagnostics.held_out import (
+    Batches,
+    batches_of,
+    compared,
+    embed,
+    figures,
+    jsonable,
+    kept_encoder,
+    norms,
+    sorted_by,
+)
 from selftaught.diagnostics.schedule import SHARE, peeks_at, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
 from selftaught.errors import SelftaughtError
@@ -181,13 +191,14 @@ class Watch:
         growth = [
             now / start for now, start in zip(norms(kept_encoder(state.task)), self._start, strict=True) if start > 0
         ]
-        z = compared(state.outputs)
+        z, scores = compared(state.outputs), sorted_by(state.outputs)
         return Peek(
             step,
             float(np.median(growth)) if growth else 1.0,
             None if z is None else float(z.std(dim=0).mean()),
             None if z is None else measures.variation(z),
             None if self._loss is None else float(self._loss),
+            None if scores is None else measures.winners(scores),
         )
 
     def _judge(self, state: Any) -> None:
