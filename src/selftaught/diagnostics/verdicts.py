@@ -22,9 +22,7 @@ RECENT = 500  # steps; over longer times weights and outputs may well change the
 RANK_LEFT = 0.2  # of the rank at step 0; healthy runs kept 0.5 and more
 RANK_ROOM = 0.1  # of the dimensions there are
 RANK_FALLING = 0.55  # of the rank at step 0: SimCLR at 100 times its rate fell to 0.5, healthy runs kept 0.72
-ALONE = (
-    1.5  # prototypes in use: in a healthy run of DINO and SwAV there were never fewer than NUMBERS after step STARTED
-)
+ALONE = 2.0  # prototypes in use: broken DINO and SwAV fell to 1.0 to 1.6, healthy ones kept 6.5 and more
 STARTED = 20  # steps: an untrained network may well put all samples nearest to one prototype
 SETTLED = 100  # steps before which a loss need not have moved
 
