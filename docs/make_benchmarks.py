@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 from selftaught import catalog
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import label_free  # noqa: E402  a script beside the benchmarks, no package
 
 PAGE = Path(__file__).with_name("benchmarks.md")
 ROWS = Path(__file__).parents[1] / "benchmarks" / "results" / "methods.jsonl"
@@ -30,6 +34,17 @@ TABLE = """
 |---|---|---|---|---|---|---|---|
 """
 
+CHOOSING = """
+## Choosing without labels
+
+Which measure ranks these runs as their linear accuracy does (Spearman, within a set, runs of supervised methods left
+out), and what choosing the moment within a run by it would have brought against taking the end (kNN of held-out
+samples, points; the best moment there was: {best:+.1f}). `python benchmarks/label_free.py` says the same.
+
+| measure | Spearman over {runs} runs | by its best moment |
+|---|---|---|
+"""
+
 
 def page() -> str:
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
@@ -46,7 +61,17 @@ def page() -> str:
         text += "".join(_line(method, found) for method, found in ordered)
         missing = sorted(set(catalog.names("method")) - methods.keys() - {"time_contrast"})
         text += f"\nNot measured yet: {', '.join(f'`{each}`' for each in missing)}.\n" if missing else ""
-    return text
+    return text + _choosing(rows)
+
+
+def _choosing(rows: list[dict]) -> str:
+    """The table of measures without labels, once a set has runs enough."""
+    found, gains = label_free.correlations(rows), label_free.choices(rows)
+    if not found or not gains:
+        return ""
+    runs = next(iter(found.values()))[1]
+    lines = [f"| {name} | {rho:.2f} | {100 * gains[name]:+.1f} |\n" for name, (rho, _) in found.items()]
+    return CHOOSING.format(best=100 * gains["the best there was"], runs=runs) + "".join(lines)
 
 
 def _line(method: str, rows: list[dict]) -> str:
