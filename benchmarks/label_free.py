@@ -53,7 +53,7 @@ def correlations(rows: Sequence[Row], truth: str = "linear", *, least: int = 10)
     found: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for mine in (each for each in sets.values() if len(each) >= least):
         for name, ranks in ranked(mine).items():
-            rho = float(spearmanr(ranks, [row[truth] for row in mine]).statistic)
+            rho = float(spearmanr(ranks, [row[truth] for row in mine])[0])  # type: ignore[arg-type]
             found[name].append((rho, len(mine)))
     total = {
         name: (sum(rho * count for rho, count in each) / sum(n for _, n in each), sum(n for _, n in each))

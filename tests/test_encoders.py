@@ -196,7 +196,7 @@ def test_small_takes_any_size_from_8(size, channels):
 @pytest.mark.parametrize(("options", "start"), [({}, 1.0), ({"zero_init_last": True}, 0.0)])
 def test_residual_branches_of_a_new_resnet_are_open_unless_asked(options, start):
     encoder = make("resnet18", (3, 32, 32), **options)
-    last = encoder.get_submodule("net.layer4.1.bn2").weight
+    last = encoder.get_parameter("net.layer4.1.bn2.weight")
     assert torch.equal(last, torch.full_like(last, start))
     assert encoder.config()["options"]["zero_init_last"] is (start == 0.0)
 
