@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from selftaught.data.index import build_index
 from selftaught.data.loader import Loader, Order, once
 from selftaught.data.source import open_source
-from selftaught.diagnostics.held_out import AT_ONCE, embed
+from selftaught.diagnostics.held_out import AT_ONCE, embed, sorted_by
 from selftaught.diagnostics.schedule import EARLY, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, judge
 from selftaught.diagnostics.watch import Watch
@@ -269,6 +269,14 @@ def test_a_look_takes_a_few_samples_at_a_time(digits):
     with torch.no_grad():
         whole = task.prepare(plain[0])["plain"].data[:, 0]
         torch.testing.assert_close(z[:200], encoder.eval()(whole).pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_only_many_prototypes_tell():
+    scores = torch.rand(8, 2, 3, 16)
+    assert torch.equal(sorted_by({"scores": scores}), scores[:, 0, 0])  # type: ignore[arg-type]  first view, first head
+    assert torch.equal(sorted_by({"scores": scores[:, :, 0]}), scores[:, 0, 0])  # type: ignore[arg-type]
+    assert sorted_by({"scores": scores[..., :3]}) is None, "two or three may well be one batch's"
+    assert sorted_by({"z": scores}) is None
 
 
 # --- the rules, from figures alone ---------------------------------------------------------------------------------
