@@ -5,7 +5,7 @@
 ResNet-18 with the standard stem, batch 64, two loader workers, on two cores. Prints images per second (after a warm-
 up) and the proportional resident memory of the whole process tree (PSS: pages shared with workers count once), and
 the ratios. The targets are 2x at 96 pixels and 2.3x at 224 against lightly as it ships (fp32), 1.3x against its loop
-in bf16, at no more memory. Short runs save a twentieth of the way (DESIGN section 8), which costs up to 5 % of them.
+in bf16, at no more memory. Short jobs save up to twenty times, up to 5 % of their time.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> None:
     middle = {
         name: [statistics.median(column) for column in zip(*values, strict=True)] for name, values in seen.items()
     }
-    for name in set(seen) - {"selftaught"}:
+    for name in [each for each in seen if each != "selftaught" and "selftaught" in seen]:
         speed, memory = (ours / theirs for ours, theirs in zip(middle["selftaught"], middle[name], strict=True))
         print(f"{options.size} pixels against {name}: {speed:.2f}x images/s, {memory:.2f}x memory")
 

@@ -272,10 +272,11 @@ def test_a_look_takes_a_few_samples_at_a_time(digits):
 
 
 def test_only_many_prototypes_tell():
-    scores = torch.rand(8, 2, 3, 16)
+    scores = torch.rand(16, 2, 3, 16)
     assert torch.equal(sorted_by({"scores": scores}), scores[:, 0, 0])  # type: ignore[arg-type]  first view, first head
     assert torch.equal(sorted_by({"scores": scores[:, :, 0]}), scores[:, 0, 0])  # type: ignore[arg-type]
     assert sorted_by({"scores": scores[..., :3]}) is None, "two or three may well be one batch's"
+    assert sorted_by({"scores": scores[:8]}) is None, "so may a few samples"
     assert sorted_by({"z": scores}) is None
 
 

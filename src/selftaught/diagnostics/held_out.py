@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selftaught.diagnostics import measures
 from selftaught.types import Batch, Features, Stream
 
-MANY = 10  # prototypes, from which on all samples at one of them is a sign
+MANY = 16  # prototypes, and samples of a batch, from which on it is a sign that all fall to one
 AT_ONCE = 64  # samples that a look puts through the encoder together
 Batches = Sequence[Batch] | Callable[[], Iterable[Batch]]
 
@@ -83,10 +83,10 @@ def compared(outputs: Mapping[str, Tensor]) -> Tensor | None:
 def sorted_by(outputs: Mapping[str, Tensor]) -> Tensor | None:
     """(B, K) of first views: nearness to the prototypes that a method sorts by, its output "scores", (B, V, ..., K).
 
-    None where it has none, or so few that a whole batch may well belong to one.
+    None where it has none, or where they or the samples are so few that all may well belong to one.
     """
     scores = outputs.get("scores")
-    if scores is None or scores.ndim < 3 or len(scores) < 4 or scores.shape[-1] < MANY:
+    if scores is None or scores.ndim < 3 or min(len(scores), scores.shape[-1]) < MANY:
         return None
     return scores.detach()[:, 0].reshape(len(scores), -1, scores.shape[-1])[:, 0]  # of several heads the first
 

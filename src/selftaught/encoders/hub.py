@@ -48,7 +48,7 @@ def make(
     ``stem``, for ResNets: "small" is the CIFAR stem (He et al., 2015, section 4.2: 3x3, stride 1, no max-pool),
     "standard" timm's own; "auto" is small where the shorter side has at most 64 pixels and no weights are loaded.
     ResNets that start from nothing get ``zero_init_last=False``: timm's own start, residual branches that give nothing,
-    is for long training (Goyal et al. 2017); in some hundred steps the loss falls much further without (docs/log.md).
+    is for long training (Goyal et al. 2017); in some hundred steps the loss falls further without (docs/log.md).
     """
     check_name(name, shape)
     weights = published(name) if pretrained else None

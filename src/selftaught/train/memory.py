@@ -34,7 +34,7 @@ def kept_memory() -> Iterator[None]:
         _inside -= 1
         if libc is not None and _inside == 0:
             _set(libc, AFTERWARDS)
-            libc.malloc_trim(0)
+            release()
 
 
 def release() -> None:
