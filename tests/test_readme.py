@@ -76,14 +76,6 @@ def test_links_and_pictures_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-def test_every_recipe_says_what_it_is() -> None:
-    """Header: paper, command, hardware, time, expected score; the settings themselves are loaded in test_config.py."""
-    for recipe in (ROOT / "src/selftaught/recipes").glob("*.yaml"):
-        header = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-        words = " ".join(header).lower()
-        assert all(part in words for part in ("paper:", "command:", "hardware:", "time:", "expected:")), recipe.name
-
-
 def test_snippets_parse() -> None:
     for block in blocks("python"):
         ast.parse(block)
