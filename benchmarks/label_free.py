@@ -49,7 +49,7 @@ def correlations(rows: Sequence[Row], truth: str = "linear", *, least: int = 10)
     sets: dict[tuple, list[Row]] = defaultdict(list)
     for row in rows:
         if row["method"] not in LEFT_OUT:
-            sets[row["set"], row["minutes"]].append(row)
+            sets[row["set"], row["minutes"], row["encoder"]].append(row)
     found: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for mine in (each for each in sets.values() if len(each) >= least):
         for name, ranks in ranked(mine).items():

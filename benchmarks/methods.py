@@ -1,12 +1,14 @@
 """Every method at equal wall-clock on real pictures: what ``make bench-methods`` runs, for hours, and goes on with.
 
     python benchmarks/methods.py SHARED_DATA [--minutes 1.5] [--methods a,b] [--sets scenes100,clothing112,mnist10k]
+                                 [--encoder small|vit] [--batch-size N]
 
-The small encoder at 48 pixels (a small vision transformer for methods that drop tokens), everything else as the method
-has it. scenes100 with three seeds, the others with one. For each run: kNN and linear accuracy with all labels,
-fine-tuning with 10 labels per class (one draw), effective rank, images a second, memory, the last epoch. The untrained
-encoder is a row of its own ("untrained"). One line a run is appended to ``benchmarks/results/methods.jsonl``; lines
-that are there are not measured again. ``make docs`` makes docs/benchmarks.md of them.
+The small convnet at 48 pixels (a small vision transformer with ``--encoder vit``, and for methods that drop tokens),
+everything else as the method has it. scenes100 with three seeds, the others with one. For each run: kNN and linear
+accuracy with all labels, fine-tuning with 10 labels per class (one draw), effective rank, images a second, memory, the
+last epoch. The untrained encoder is a row of its own ("untrained"). One line a run is appended to
+``benchmarks/results/methods.jsonl``; lines that are there are not measured again. ``make docs`` makes
+docs/benchmarks.md of them.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ SETS = {  # name -> (training data, test data, labels, seeds)
     "clothing112": ("clothing112/train", "clothing112/test", "folders", 1),
     "mnist10k": ("mnist10k/mnist10k.npz::train_images", "mnist10k/mnist10k.npz::test_images", "y", 1),
 }
-SMALL = ["--encoder", "small", "--encoder.width", "32"]
-TOKENS = ["--encoder", "vit_tiny", "--encoder.patch", "6", "--encoder.dim", "128", "--encoder.depth", "4"]
-TOKENS += ["--encoder.heads", "4"]
+VIT = "--encoder vit_tiny --encoder.patch 6 --encoder.dim 128 --encoder.depth 4 --encoder.heads 4"
+ENCODERS = {"small": ["--encoder", "small", "--encoder.width", "32"], "vit": VIT.split()}
+KEY = ("set", "method", "seed", "minutes", "encoder", "batch_size")  # of a row; batch_size 0 = as the tool has it
 DROPS = {"msn"}  # need an encoder that can drop tokens
 NOT_FOR_PICTURES = {"time_contrast": "a picture has no neighbour in time: the same as simclr"}
 
@@ -46,21 +48,22 @@ def main() -> None:
     parser.add_argument("--methods", default="")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", type=int, default=0, help="fewer seeds than usual")
+    parser.add_argument("--encoder", choices=ENCODERS, default="small")
+    parser.add_argument("--batch-size", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
-    done = {(row["set"], row["method"], row["seed"], row["minutes"]) for row in map(json.loads, lines)}
+    done = {tuple(row[name] for name in KEY) for row in map(json.loads, lines)}
     wanted = options.methods.split(",") if options.methods else ["untrained", *catalog.names("method")]
     seeds = {name: min(SETS[name][3], options.seeds or 99) for name in options.sets.split(",")}
     for seed in range(max(seeds.values())):  # a whole table with one seed first
         for name in seeds:
             for method in wanted:
-                key = (name, method, seed, options.minutes)
+                encoder = "vit" if method in DROPS else options.encoder
+                key = (name, method, seed, options.minutes, encoder, options.batch_size)
                 if seed < seeds[name] and method not in NOT_FOR_PICTURES and key not in done:
-                    row = dict(zip(("set", "method", "seed", "minutes"), key, strict=True)) | measured(
-                        options, *key[:3]
-                    )
+                    row = dict(zip(KEY, key, strict=True)) | measured(options, name, method, seed)
                     with options.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                     print(row, flush=True)
@@ -88,7 +91,8 @@ def pretrain(options: argparse.Namespace, train: str, run: str, method: str, see
     command = [sys.executable, "-m", "selftaught", "pretrain", train, "--out", run, "--method", method, "--quiet"]
     command += ["--seed", str(seed), "--modality.size", "48", "--modality.whole_size", "64", *more]
     command += [] if "--steps" in more else ["--minutes", str(options.minutes)]
-    command += TOKENS if method in DROPS else SMALL
+    command += ENCODERS["vit" if method in DROPS else options.encoder]
+    command += ["--batch-size", str(options.batch_size)] if options.batch_size else []
     peak, began = [0], time.perf_counter()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     watcher = threading.Thread(target=_watch, args=(process, peak), daemon=True)
