@@ -25,8 +25,8 @@ labels of the training part, fine-tuning 10 labels per class, drawn once; accura
 `supcon` learns from the training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by
 kNN.
 
-So short a time favours methods that see each picture often: small views, teachers and banks pay off later. A method
-that stands low here after {minutes:g} minutes is slow to start, not refuted.
+So short a time favours methods that see each picture often, and those with small views or teachers see it less. A
+method that stands low here after {minutes:g} minutes is slow to start, not refuted.
 """
 TABLE = """
 ## {name}: {seeds} seed{s}
@@ -44,6 +44,9 @@ samples, points; the best moment there was: {best:+.1f}). `python benchmarks/lab
 
 | measure | Spearman over {runs} runs | by its best moment |
 |---|---|---|
+"""
+LAST_IS_BEST = """
+No measure chooses a better moment than the end: a run keeps its last checkpoint.
 """
 
 
@@ -78,7 +81,8 @@ def _choosing(rows: list[dict]) -> str:
         return ""
     runs = next(iter(found.values()))[1]
     lines = [f"| {name} | {rho:.2f} | {100 * gains[name]:+.1f} |\n" for name, (rho, _) in found.items()]
-    return CHOOSING.format(best=100 * gains["the best there was"], runs=runs) + "".join(lines)
+    end = LAST_IS_BEST if max(gains[name] for name in found) <= 0 else ""
+    return CHOOSING.format(best=100 * gains["the best there was"], runs=runs) + "".join(lines) + end
 
 
 def _line(method: str, rows: list[dict]) -> str:

@@ -18,8 +18,9 @@ HEAD = """# Methods
 Made by `make docs` from the files in `src/selftaught/methods`; each says there which equations it follows, where it
 departs from its paper and why, and what it costs. `selftaught methods NAME` lists the options with their ranges.
 
-Every loss is tested against its equations, and with lightly's where it has the same. Accuracy on real data was measured
-for `simclr` alone so far (docs/log.md): the other defaults are reasoned, not tuned, until `make bench-methods` was run.
+Every loss is tested against its equations, and with lightly's where it has the same. What each gave on real pictures in
+a minute and a half: [benchmarks.md](benchmarks.md). The defaults are reasoned, not tuned on those sets; recipes
+(`--config pictures-simclr`) say what they were measured to give.
 
 | name | family | the idea | source | options |
 |---|---|---|---|---|

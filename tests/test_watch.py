@@ -336,3 +336,14 @@ def test_views_apart_and_a_stuck_loss_are_warnings():
     assert names(apart) == [("warning", "views apart")]
     stuck = [Peek(step, 1.0, 0.3, 0.9, 4.85) for step in range(5, 150, 5)]
     assert names(History(64, 300, [check(0, 30)], stuck)) == [("warning", "loss stuck")]
+
+
+def test_a_loss_that_rose_while_a_queue_filled_and_then_falls_is_not_stuck():
+    rising = [4.0 + 2.5 * min(1.0, step / 60) for step in range(5, 100, 5)]
+    falling = [6.5 - 0.01 * (step - 100) for step in range(100, 200, 5)]
+
+    def peeks(losses: list[float]) -> History:
+        return History(64, 300, [check(0, 30)], [Peek(5 * i, 1.0, 0.3, 0.9, loss) for i, loss in enumerate(losses, 1)])
+
+    assert names(peeks(rising + falling)) == [("ok", "healthy")]
+    assert names(peeks(rising + [6.5] * 20)) == [("warning", "loss stuck")]

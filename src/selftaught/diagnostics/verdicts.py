@@ -24,6 +24,8 @@ RANK_ROOM = 0.1  # of the dimensions there are
 RANK_FALLING = 0.55  # of the rank at step 0: SimCLR at 100 times its rate fell to 0.5, healthy runs kept 0.72
 ALONE = 2.0  # prototypes in use: broken DINO and SwAV fell to 1.0 to 1.6, healthy ones kept 6.5 and more
 STARTED = 20  # steps: an untrained network may well put all samples nearest to one prototype
+NO_BETTER = 0.005  # of the loss at the start
+COMES_DOWN = 0.01  # of the highest loss, mean of three peeks
 SETTLED = 100  # steps before which a loss need not have moved
 
 
@@ -186,12 +188,17 @@ def views_apart(history: History) -> Verdict | None:
 
 
 def loss_stuck(history: History) -> Verdict | None:
-    """The loss is where it was at the first steps. A warning only: some methods' targets move with the encoder."""
+    """The loss is where it was at the first steps, and has not come down from anywhere higher.
+
+    Where samples are compared with a queue the task itself gets harder while that fills: the loss rises, then falls,
+    and may end above its start after good training. A warning only: other targets move with the encoder as well.
+    """
     seen = [(peek.step, peek.loss) for peek in history.peeks if peek.loss is not None]
     if len(seen) < 6 or seen[-1][0] < SETTLED:
         return None
-    first, last = seen[0][1], sum(loss for _, loss in seen[-3:]) / 3
-    if last < first - 0.005 * abs(first):
+    smooth = [sum(loss for _, loss in seen[end - 3 : end]) / 3 for end in range(3, len(seen) + 1)]
+    first, last = seen[0][1], smooth[-1]
+    if last < first - NO_BETTER * abs(first) or last < max(smooth) - COMES_DOWN * abs(max(smooth)):
         return None
     sentence = (
         f"the loss is {last:.3g}, no better than {first:.3g} at the start. Try a lower learning rate or a larger batch."
