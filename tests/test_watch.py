@@ -346,4 +346,9 @@ def test_a_loss_that_rose_while_a_queue_filled_and_then_falls_is_not_stuck():
         return History(64, 300, [check(0, 30)], [Peek(5 * i, 1.0, 0.3, 0.9, loss) for i, loss in enumerate(losses, 1)])
 
     assert names(peeks(rising + falling)) == [("ok", "healthy")]
-    assert names(peeks(rising + [6.5] * 20)) == [("warning", "loss stuck")]
+    stays = peeks(rising + [6.5] * 20)
+    assert names(stays) == [("warning", "loss stuck")]
+    stays.checks = [check(0, 30, 1.2), check(150, 30, 0.5)]  # views come closer: it learns
+    assert names(stays) == [("ok", "healthy")]
+    stays.checks[-1] = check(150, 30, 1.1)
+    assert names(stays) == [("warning", "loss stuck")]

@@ -26,6 +26,7 @@ ALONE = 2.0  # prototypes in use: broken DINO and SwAV fell to 1.0 to 1.6, healt
 STARTED = 20  # steps: an untrained network may well put all samples nearest to one prototype
 NO_BETTER = 0.005  # of the loss at the start
 COMES_DOWN = 0.01  # of the highest loss, mean of three peeks
+CLOSER = 0.75  # of how far apart two views of a sample lay at step 0
 SETTLED = 100  # steps before which a loss need not have moved
 
 
@@ -188,10 +189,10 @@ def views_apart(history: History) -> Verdict | None:
 
 
 def loss_stuck(history: History) -> Verdict | None:
-    """The loss is where it was at the first steps, and has not come down from anywhere higher.
+    """The loss is where it was at the first steps, and nothing else says that the encoder learns.
 
-    Where samples are compared with a queue the task itself gets harder while that fills: the loss rises, then falls,
-    and may end above its start after good training. A warning only: other targets move with the encoder as well.
+    Where samples are compared with a queue the task itself gets harder while that fills: the loss rises, then falls
+    (MoCo), or stays high while targets sharpen (ReSSL), and two views of a sample come closer all the same.
     """
     seen = [(peek.step, peek.loss) for peek in history.peeks if peek.loss is not None]
     if len(seen) < 6 or seen[-1][0] < SETTLED:
@@ -199,6 +200,9 @@ def loss_stuck(history: History) -> Verdict | None:
     smooth = [sum(loss for _, loss in seen[end - 3 : end]) / 3 for end in range(3, len(seen) + 1)]
     first, last = seen[0][1], smooth[-1]
     if last < first - NO_BETTER * abs(first) or last < max(smooth) - COMES_DOWN * abs(max(smooth)):
+        return None
+    views = [check["closeness"] for check in history.checks if "closeness" in check]
+    if len(views) > 1 and views[-1] < CLOSER * views[0]:
         return None
     sentence = (
         f"the loss is {last:.3g}, no better than {first:.3g} at the start. Try a lower learning rate or a larger batch."
