@@ -15,12 +15,16 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import selftaught as st
 from selftaught.commands import samples
 from selftaught.diagnostics import watch
 
-SMALL = {"encoder": {"name": "small", "width": 32}, "modality": {"name": "image", "size": 48, "whole_size": 64}}
+SMALL: dict[str, Any] = {
+    "encoder": {"name": "small", "width": 32},
+    "modality": {"name": "image", "size": 48, "whole_size": 64},
+}
 
 
 def every_epoch(steps: int, steps_per_epoch: int, cost: float) -> list[int]:
@@ -42,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     samples.HELD_OUT = samples.AT_MOST = 0.25
     watch.plan_checks = every_epoch
-    usual = {"labels": "folders", "quiet": True, "seed": options.seed}
+    usual: dict[str, Any] = {"labels": "folders", "quiet": True, "seed": options.seed}
     with tempfile.TemporaryDirectory() as folder:
         base = st.pretrain(options.data, out=f"{folder}/base", minutes=options.base_minutes, **usual, **SMALL)
         print(f"base: {knn(base)[0]:.3f} untrained, {knn(base)[-1]:.3f} at its end", flush=True)

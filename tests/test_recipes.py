@@ -38,7 +38,7 @@ def test_a_recipe_trains(recipe: Path, tmp_path: Path, pictures: Path) -> None:
     settings = config.read_yaml(recipe.stem)
     short = tmp_path / recipe.name
     short.write_text(yaml.safe_dump({name: value for name, value in settings.items() if name not in LENGTH}))
-    run = st.pretrain(pictures, out=tmp_path / "run", config=short, steps=1, batch_size=16, quiet=True)
+    run = st.pretrain(pictures, out=tmp_path / "run", config=str(short), steps=1, batch_size=16, quiet=True)
     for group in ("method", "encoder", "modality", "views"):
         for key, value in settings.get(group, {}).items():
             assert run.config["request"][group][key] == value, f"{group}.{key}"
