@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--peer-python", required=True)
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm-up", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--arms", default="lightly fp32,lightly bf16,selftaught")

@@ -13,7 +13,7 @@ import selftaught as st
 from selftaught import config
 
 RECIPES = sorted(config.RECIPES.glob("*.yaml"))
-LENGTH = {"epochs", "minutes", "steps", "batch_size"}  # two steps of a few samples are enough here
+LENGTH = {"epochs", "minutes", "steps", "batch_size"}  # a step of a few samples is enough here
 
 
 @pytest.fixture(scope="module")
