@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -352,3 +353,10 @@ def test_a_loss_that_rose_while_a_queue_filled_and_then_falls_is_not_stuck():
     assert names(stays) == [("ok", "healthy")]
     stays.checks[-1] = check(150, 30, 1.1)
     assert names(stays) == [("warning", "loss stuck")]
+
+
+def test_the_plan_of_minutes_counts_every_check(digits, monkeypatch):
+    watch = Watch(list(once(digits.index, digits.modality, indices=HELD)), batch_size=64)
+    monkeypatch.setattr(watch, "measure", lambda state: time.sleep(0.05))
+    state = SimpleNamespace(steps=120, steps_per_epoch=10)  # at 0, 25, 50, 100 and the end
+    assert 5 * 0.05 <= watch.rehearse(state) < 6 * 0.05

@@ -34,7 +34,7 @@ from selftaught.diagnostics.held_out import (
     norms,
     sorted_by,
 )
-from selftaught.diagnostics.schedule import SHARE, peeks_at, plan_checks
+from selftaught.diagnostics.schedule import peeks_at, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
 from selftaught.errors import SelftaughtError
 
@@ -122,11 +122,10 @@ class Watch:
             self.write()
 
     def rehearse(self, state: Any) -> float:
-        """Seconds of checks that fall to one epoch, on the average."""
+        """Seconds of all checks in a run of ``state.steps`` steps."""
         started = time.perf_counter()
         self.measure(state)
-        apart = max(1.0, self._cost() / SHARE)
-        return (time.perf_counter() - started) * min(1.0, state.steps_per_epoch / apart)
+        return (time.perf_counter() - started) * len(plan_checks(state.steps, state.steps_per_epoch, self._cost()))
 
     def state(self) -> dict[str, Any]:
         """JSON-able: all that was seen."""

@@ -51,7 +51,7 @@ class Callback:
         """After the last step, before the last checkpoint."""
 
     def rehearse(self, state: State) -> float:
-        """Seconds that one ``on_epoch`` will cost, for the plan of ``--minutes``; leaves no trace."""
+        """Seconds that this will cost in a run of ``state.steps`` steps, for ``--minutes``; leaves no trace."""
         return 0.0
 
     def state(self) -> dict[str, Any]:

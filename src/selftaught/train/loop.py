@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 
 import torch
 from lightning_fabric import Fabric
@@ -147,12 +148,16 @@ class _Run:
                 self.stepper(batch.to(self.fabric.device), clock, Schedule(WITHOUT_END)).loss.item()
                 if self.fabric.broadcast(rehearsal.step()):
                     break
-        epoch = sum(callback.rehearse(self.state) for callback in self.callbacks) + self._rehearsed_sweep()
-        costs = Costs(rehearsal.seconds_per_step, epoch, 3 * timed(self._save), self.settings.reserve)
+        costs = Costs(rehearsal.seconds_per_step, self._rehearsed_sweep(), 3 * timed(self._save), self.settings.reserve)
+        self._fill(total, costs)  # callbacks are asked what a run of about this length costs
+        callbacks = sum(callback.rehearse(self.state) for callback in self.callbacks)
+        self._fill(total, replace(costs, end=costs.end + callbacks))
+        self.keeper.notes.append(f"{self.settings.minutes:g} minutes are {self.steps} steps of {costs.step:.3g} s.")
+
+    def _fill(self, total: float, costs: Costs) -> None:
         left = total - (time.perf_counter() - self.began)
         steps = self.fabric.broadcast(steps_within(left, costs, steps_per_epoch=self.epoch))
         self.steps = self.state.steps = steps
-        self.keeper.notes.append(f"{self.settings.minutes:g} minutes are {steps} steps of {costs.step:.3g} s.")
 
     def _rehearsed_sweep(self) -> float:
         """Seconds of what the method does before an epoch, thrown away."""

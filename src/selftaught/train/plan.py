@@ -1,7 +1,7 @@
 """``--minutes`` into steps, before step 0 and for good.
 
 A few steps are timed on the real data, model and ranks, and thrown away: weights, buffers and optimiser are then what
-they were, to the bit. What remains of the time, less what is known to recur (health at each epoch, checkpoints) and
+they were, to the bit. What remains of the time, less what is known to recur (health, checkpoints) and
 what comes after the last step, is filled with steps. The plan is in the first checkpoint, so a run that was down for a
 day still makes the steps that it planned.
 """
@@ -21,13 +21,13 @@ from selftaught.train.saving import SHARES
 from selftaught.train.task import Task
 
 FEWEST = 6  # timed steps, the first two of which warm up
-SHARE = 0.05  # of the time goes into the rehearsal …
+SHARE = 0.08  # of the time goes into the rehearsal …
 LONGEST = 20.0  # … and at most this many seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds. ``epoch``: callbacks at the end of one; ``save``: one checkpoint; ``end``: after the last step."""
+    """Seconds. ``epoch``: what the method does before one; ``save``: one checkpoint; ``end``: the rest, once a run."""
 
     step: float
     epoch: float = 0.0
@@ -61,8 +61,8 @@ class Rehearsal:
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean of the second half: by then workers' stocks are used up, so a slow loader shows."""
-        late = self._times[max(2, len(self._times) // 2) :] or self._times
+        """Mean of all but the first third: by then workers' stocks are used up, so a slow loader shows."""
+        late = self._times[max(2, len(self._times) // 3) :] or self._times
         return sum(late) / len(late)
 
 
