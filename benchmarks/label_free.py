@@ -78,6 +78,12 @@ def choices(rows: Sequence[Row]) -> dict[str, float]:
     return {name: float(np.mean(each)) for name, each in gains.items()}
 
 
+def left(rows: Sequence[Row], name: str = "rankme") -> float:
+    """The smallest share that a run has at its end of its highest ``name``, from the first check after step 0 on."""
+    runs = [[check[name] for check in row.get("checks", [])[1:]] for row in rows if row["method"] not in LEFT_OUT]
+    return min((values[-1] / max(values) for values in runs if values), default=1.0)
+
+
 def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -19,7 +19,8 @@ ROWS = Path(__file__).parents[1] / "benchmarks" / "results" / "methods.jsonl"
 HEAD = """# Every method at equal wall-clock
 
 Made by `make bench-methods` (hours, in the background; it goes on where it stopped). Each run has {minutes:g} minutes
-of wall-clock on two cores, start-up included, with the small convnet at 48 pixels (`msn`: a small vision transformer,
+of wall-clock on two cores, start-up included (planned in steps before the first one; the last column is what it took),
+with the small convnet at 48 pixels (`msn`: a small vision transformer,
 for it drops tokens) and each method's own defaults: nothing here was tuned on these sets. kNN and linear use all
 labels of the training part, fine-tuning 10 labels per class, drawn once; accuracy on the test part in per cent.
 `supcon` learns from the training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by
@@ -31,8 +32,8 @@ method that stands low here after {minutes:g} minutes is slow to start, not refu
 TABLE = """
 ## {name}: {seeds} seed{s}
 
-| method | kNN | linear | 10 labels, fine-tuned | effective rank | images/s | memory | epochs |
-|---|---|---|---|---|---|---|---|
+| method | kNN | linear | 10 labels, fine-tuned | effective rank | images/s | memory | epochs | seconds |
+|---|---|---|---|---|---|---|---|---|
 """
 
 CHOOSING = """
@@ -46,7 +47,10 @@ samples, points; the best moment there was: {best:+.1f}). `python benchmarks/lab
 |---|---|---|
 """
 LAST_IS_BEST = """
-No measure chooses a better moment than the end: a run keeps its last checkpoint.
+No measure chooses a better moment than the end, so a run gives the encoder of its last step. The measure that ranks
+runs best decides where it can do no harm: if RankMe at the end is less than half of its highest in the run, the run has
+collapsed on its way and gives the encoder of that highest moment, and says so. The runs above ended with {kept:.0f} %
+or more of theirs.
 """
 
 
@@ -81,16 +85,17 @@ def _choosing(rows: list[dict]) -> str:
         return ""
     runs = next(iter(found.values()))[1]
     lines = [f"| {name} | {rho:.2f} | {100 * gains[name]:+.1f} |\n" for name, (rho, _) in found.items()]
-    end = LAST_IS_BEST if max(gains[name] for name in found) <= 0 else ""
+    end = LAST_IS_BEST.format(kept=100 * label_free.left(rows)) if max(gains[name] for name in found) <= 0 else ""
     return CHOOSING.format(best=100 * gains["the best there was"], runs=runs) + "".join(lines) + end
 
 
 def _line(method: str, rows: list[dict]) -> str:
     accuracy = (_percent(rows, name) for name in ("knn", "linear", "finetune_10"))
     rank = f"{_mean(rows, 'rankme'):.0f} of {rows[0]['dim']}"
-    speed, memory, epochs = (f"{_mean(rows, name):,.0f}" for name in ("images_per_second", "memory_mb", "epoch"))
+    names = ("images_per_second", "memory_mb", "epoch", "seconds")
+    speed, memory, epochs, seconds = (f"{_mean(rows, name):,.0f}" for name in names)
     shown = method if method == "untrained" else f"`{method}`"
-    return f"| {shown} | {' | '.join(accuracy)} | {rank} | {speed} | {memory} MB | {epochs} |\n"
+    return f"| {shown} | {' | '.join(accuracy)} | {rank} | {speed} | {memory} MB | {epochs} | {seconds} |\n"
 
 
 def _percent(rows: list[dict], name: str) -> str:

@@ -21,10 +21,14 @@ SCHEMA = 1  # of encoder/config.json
 class Model:
     """A trained encoder with what it takes to feed it."""
 
-    def __init__(self, encoder: Any, modality: Any, folder: Path | None = None) -> None:
+    def __init__(
+        self, encoder: Any, modality: Any, folder: Path | None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """``facts``: where the encoder comes from, as its run wrote it (method, step)."""
         self.encoder = encoder.eval()
         self.modality = modality
         self.folder = folder
+        self.facts = facts or {}
 
     @property
     def dim(self) -> int:
@@ -84,7 +88,7 @@ def load_encoder(folder: Path, module: Any = None) -> Model:
     encoder = make(config["encoder"] if module is None else module, config["encoder"]["shape"])
     encoder.load_state_dict(load_file(folder / "model.safetensors"))
     saved = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
-    return Model(encoder, load_modality(saved), folder)
+    return Model(encoder, load_modality(saved), folder, config)
 
 
 def load_modality(saved: Mapping[str, Any]) -> Any:

@@ -50,12 +50,13 @@ class Start:
     def adopt(self, method: Method, name: str) -> bool:
         """Gives ``method`` the weights that it had at the run's end; False where there are none that fit.
 
-        All that learns must fit; what is kept of samples (banks, queues, assignments) is taken where its shape is.
+        All that learns must fit, and belong to the encoder's step; what is kept of samples (banks, queues, assignments)
+        is taken where its shape is.
         """
         if self.run.config["derived"].get("method") != name:
             return False
         found = Store(self.run.folder / "checkpoints").load_latest()
-        if found is None:
+        if found is None or found.step != self.model.facts.get("step"):
             return False
         mark = "method."
         saved = {key.removeprefix(mark): value for key, value in found.tensors.items() if key.startswith(mark)}

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import math
+import shutil
 import time
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from selftaught.commands.model import save_encoder
 from selftaught.commands.preparation import Preparation, health_rows
 from selftaught.commands.run import Run, Speaker, command_line, environment
 from selftaught.data.loader import Loader, Order, once
+from selftaught.diagnostics.best import Best
 from selftaught.diagnostics.watch import Watch
 from selftaught.train.checkpoint import Store, lock, write_text
 from selftaught.train.fabric import make_fabric
@@ -53,10 +55,11 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
             say(*_opening(parts))
         fabric.barrier()
         watch = _watch(parts, say) if first else None
-        result = _fit(parts, settings, fabric, watch)
-        if first:
-            _write_end(parts, result, watch)
-            say(*_closing(parts, result, watch))
+        best = Best(watch, lambda step: _save_encoder(parts, _best(parts), step)) if watch else None
+        result = _fit(parts, settings, fabric, watch, best)
+        if watch and best:
+            step = _write_end(parts, result, best)
+            say(*_closing(parts, result, watch, step, [best.sentence()] if step < result.step else []))
     return Run(parts.out)
 
 
@@ -100,7 +103,7 @@ def _settings(parts: Preparation, steps: int | None, minutes: float | None, *, s
     )
 
 
-def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | None) -> Result:
+def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | None, best: Best | None) -> Result:
     request, out = parts.request, parts.out
     assert parts.method is not None
     task = Task(parts.encoders, parts.method, parts.modality.normalise)
@@ -111,7 +114,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
             settings,
             fabric=fabric,
             store=Store(out / "checkpoints"),
-            callbacks=[cast(Any, watch)] if watch else [],
+            callbacks=[cast(Any, each) for each in (watch, best) if each],
             metrics=MetricsFile(out / "metrics.csv", tensorboard=out / "tensorboard") if watch else None,
             progress=make_progress() if watch and not request["quiet"] else None,
             sweep=lambda: once(parts.index, parts.modality, workers=parts.workers),
@@ -196,10 +199,27 @@ def _write_quarantine(parts: Preparation) -> None:
     write_text(parts.out / "quarantine.csv", text.getvalue())
 
 
-def _write_end(parts: Preparation, result: Result, watch: Watch | None) -> None:
+def _write_end(parts: Preparation, result: Result, best: Best) -> int:
+    """run.yaml as it came out, and the encoder; gives the step that it is of."""
     _write_run(parts, {"steps": result.steps})
-    facts = {"run": parts.request["method"], "step": result.step, "kept": "encoder"}
-    save_encoder(parts.out / "encoder", parts.encoder, parts.preprocessing(), facts)
+    kept = _best(parts)
+    if best.lost and kept.is_dir():  # it is not there where a run stopped just before it wrote it, and is judged anew
+        shutil.rmtree(parts.out / "encoder", ignore_errors=True)
+        kept.replace(parts.out / "encoder")
+        return best.step
+    _save_encoder(parts, parts.out / "encoder", result.step)
+    shutil.rmtree(kept, ignore_errors=True)
+    return result.step
+
+
+def _best(parts: Preparation) -> Path:
+    """Where the encoder with the highest RankMe so far lies while the run goes on."""
+    return parts.out / "checkpoints" / "best"
+
+
+def _save_encoder(parts: Preparation, folder: Path, step: int) -> None:
+    facts = {"run": parts.request["method"], "step": step, "kept": "encoder"}
+    save_encoder(folder, parts.encoder, parts.preprocessing(), facts)
 
 
 # --- words -------------------------------------------------------------------------------------------------------
@@ -215,14 +235,16 @@ def _opening(parts: Preparation) -> list[str]:
     ]
 
 
-def _closing(parts: Preparation, result: Result, watch: Watch | None) -> list[str]:
-    verdicts = [one.sentence for one in watch.verdicts[-1:]] if watch else []
+def _closing(parts: Preparation, result: Result, watch: Watch, step: int, why: list[str]) -> list[str]:
+    """``step``: that of the encoder that is kept, and ``why`` where it is not the last."""
+    verdicts = [one.sentence for one in watch.verdicts[-1:]]
     data, left_out = parts.request["data"], len(dict(parts.unreadable))
     quarantine = [f"{left_out:,} samples could not be read: {parts.out / 'quarantine.csv'}"] if left_out else []
     return [
         *result.notes,
         *quarantine,
         *verdicts,
-        f"The encoder is in {parts.out / 'encoder'}, after {result.step:,} steps in {result.seconds:,.0f} s.",
+        *why,
+        f"The encoder is in {parts.out / 'encoder'}, after {step:,} steps in {result.seconds:,.0f} s.",
         f"Next: selftaught evaluate {parts.out} {data if isinstance(data, str | Path) else 'DATA'} --labels LABELS",
     ]

@@ -85,7 +85,7 @@ class Watch:
         """Plans the checks; at step 0 measures the untrained encoder, with which all later figures are compared."""
         if state.fabric.global_rank != 0:
             return
-        self._planned = set(plan_checks(state.steps, state.steps_per_epoch, self._cost()))
+        self._planned = set(self.planned(state))
         if self.start is not None:
             self._features = self._kept(state, self.start)
         if not self.history.checks:
@@ -125,7 +125,7 @@ class Watch:
         """Seconds of all checks in a run of ``state.steps`` steps."""
         started = time.perf_counter()
         self.measure(state)
-        return (time.perf_counter() - started) * len(plan_checks(state.steps, state.steps_per_epoch, self._cost()))
+        return (time.perf_counter() - started) * len(self.planned(state))
 
     def state(self) -> dict[str, Any]:
         """JSON-able: all that was seen."""
@@ -142,6 +142,10 @@ class Watch:
         self._start, self._loss = list(state["start"]), state["loss"]
 
     # -- what it sees -------------------------------------------------------------------------------------------------
+
+    def planned(self, state: Any) -> list[int]:
+        """Steps after which a run of ``state.steps`` is checked, in order."""
+        return plan_checks(state.steps, state.steps_per_epoch, self._cost())
 
     def measure(self, state: Any) -> dict[str, float]:
         """The figures of the encoder as it is, in eval mode; it is left as it was."""

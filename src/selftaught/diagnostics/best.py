@@ -1,0 +1,58 @@
+"""Which step of a run gives its encoder: the last one, unless the run has lost by then what it had.
+
+Of the measures that need no labels, RankMe (Garrido et al. 2023) ranks our runs best; but a run that goes well is best
+at its end, also where RankMe was a little higher before (docs/benchmarks.md). So RankMe decides only where it fell to
+less than half of its highest, which no run of the benchmark came near to: what collapsed on its way gives the encoder
+from before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from selftaught.diagnostics.watch import Watch
+from selftaught.train.callbacks import Callback
+from selftaught.train.plan import timed
+
+FALLEN = 0.5  # of the highest RankMe; the runs of the benchmark kept 0.85 and more
+
+
+class Best(Callback):
+    """Keeps the encoder of the check with the highest RankMe. Follows its ``watch`` in the list of callbacks.
+
+    ``keep(step)`` writes the encoder as it is, in the place of one written before. Step 0 takes no part.
+    """
+
+    def __init__(self, watch: Watch, keep: Callable[[int], None]) -> None:
+        self.watch, self.keep = watch, keep
+        self.step, self.highest = 0, 0.0
+
+    def on_step(self, state: Any, row: Mapping[str, Any]) -> None:
+        check = self.watch.history.checks[-1]
+        if check["step"] == state.clock.step + 1 and check["rankme"] > self.highest:
+            self.step, self.highest = int(check["step"]), check["rankme"]
+            self.keep(self.step)
+
+    def rehearse(self, state: Any) -> float:
+        """Seconds of writing at every check, as a run that gets better and better does."""
+        return timed(lambda: self.keep(0)) * len(self.watch.planned(state))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last check is so far below the best that the run has collapsed since."""
+        return bool(self.step) and self.watch.history.checks[-1]["rankme"] < FALLEN * self.highest
+
+    def sentence(self) -> str:
+        """What to tell the user where the run has lost what it had."""
+        now = self.watch.history.checks[-1]["rankme"]
+        return (
+            f"The encoder kept is that of step {self.step:,}, not of the last: the effective rank of its features fell "
+            f"from {self.highest:.3g} there to {now:.3g} at the end."
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"step": self.step, "highest": self.highest}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.step, self.highest = state.get("step", 0), state.get("highest", 0.0)

@@ -1,0 +1,85 @@
+"""Which step gives the encoder: the last one, unless the effective rank fell to less than half on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import selftaught as st
+from selftaught.diagnostics.best import Best
+from selftaught.diagnostics.watch import Watch
+from selftaught.modalities.image import Image
+from selftaught.train.checkpoint import Store
+
+SMALL: dict[str, Any] = {"encoder": {"name": "small", "width": 4}, "modality": {"size": 16}, "workers": 0}
+
+
+def watched(ranks: dict[int, float]) -> tuple[Best, list[int]]:
+    """A Best that saw these RankMe after these steps, and the steps that it kept."""
+    watch, kept = Watch(()), []
+    best = Best(watch, kept.append)
+    for step in range(max(ranks) + 1):
+        if step in ranks:
+            watch.history.checks.append({"step": step, "rankme": ranks[step]})
+        if step:
+            best.on_step(SimpleNamespace(clock=SimpleNamespace(step=step - 1)), {})
+    return best, kept
+
+
+@pytest.mark.parametrize(
+    ("ranks", "kept", "lost"),
+    [
+        ({0: 9, 25: 10, 50: 12}, [25, 50], False),
+        ({0: 9, 25: 10, 50: 6}, [25], False),  # less, but not half
+        ({0: 9, 25: 10, 50: 4.9}, [25], True),
+        ({0: 90, 25: 10, 50: 11}, [25, 50], False),  # the untrained encoder takes no part
+        ({0: 9}, [], False),
+    ],
+)
+def test_only_a_fall_to_less_than_half_counts(ranks, kept, lost):
+    best, seen = watched(ranks)
+    assert (seen, best.lost) == (kept, lost)
+
+
+def test_it_goes_on_as_if_nothing_had_happened():
+    best, _ = watched({0: 9, 25: 10, 50: 4})
+    again = Best(best.watch, lambda step: None)
+    again.load_state(json.loads(json.dumps(best.state())))
+    assert again.lost and again.sentence() == best.sentence()
+    assert "step 25" in again.sentence()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for number, sample in enumerate(Image().toy(32)):
+        cv2.imwrite(str(root / f"{number:03}.png"), np.asarray(sample.data))
+    return root
+
+
+@pytest.mark.parametrize("last", [3.0, 9.0])
+def test_a_run_that_lost_its_rank_keeps_the_encoder_from_before(pictures, tmp_path, monkeypatch, capsys, last):
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "cache"))
+    measure, ranks = Watch.measure, iter([8.0, 10.0, last])  # at steps 0, 25 and 28
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "measure", lambda self, state: {**measure(self, state), "rankme": next(ranks)})
+        run = st.pretrain(pictures, out=tmp_path / "run", steps=28, batch_size=8, **SMALL)
+    folder = Path(run.folder)
+    config = json.loads((folder / "encoder" / "config.json").read_text())
+    end = Store(folder / "checkpoints").load_latest()
+    assert end is not None and end.step == 28
+    found = load_file(folder / "encoder" / "model.safetensors")
+    is_the_last = all(np.array_equal(value, end.tensors[f"encoders.encoder.{name}"]) for name, value in found.items())
+    said = "The encoder kept is that of step 25" in capsys.readouterr().out
+    assert (config["step"], is_the_last, said) == ((25, False, True) if last == 3 else (28, True, False))
+    assert not (folder / "checkpoints" / "best").exists()
+    assert st.load(run.folder).dim == 32
+    again = st.pretrain(pictures, out=tmp_path / "more", from_=run.folder, steps=1, batch_size=8, workers=0, quiet=True)
+    assert (again.config["derived"]["head_first"] > 0) == (last == 3)  # heads of the last step are for its encoder
