@@ -29,19 +29,26 @@ def test_estimator_is_equation_4() -> None:
     gradients_are_right(lambda x: jensen_shannon(x, places, start=0).sum(), 4, 3)
 
 
-def test_terms_and_their_weights() -> None:
-    method = DeepInfoMax(whole=0.5, places=1.0, prior=0.1)
-    shapes = {"vector": (4, 3), "whole": (4, 3), "place_vector": (4, 3), "places": (4, 5, 3), "z": (4, 1, 2)}
-    shapes |= {"drawn": (4,), "taken": (4,), "fooled": (4,)}
-    outputs = {name: drawn(*shape, seed=n) for n, (name, shape) in enumerate(shapes.items())}
-    whole = jensen_shannon(outputs["vector"], outputs["whole"][:, None], start=0).mean()
-    places = jensen_shannon(outputs["place_vector"], outputs["places"], start=0).mean()
-    fooled = sum(softplus(-float(x)) for x in outputs["fooled"]) / 4
-    judged = (
-        sum(softplus(-float(a)) + softplus(float(b)) for a, b in zip(outputs["drawn"], outputs["taken"], strict=True))
-        / 4
-    )
-    expected = 0.5 * float(whole) + float(places) + 0.1 * fooled + judged
+@pytest.mark.parametrize("views", [1, 2])
+def test_terms_and_their_weights(views: int) -> None:
+    """Each view's vector against the other view's places; with one view, its own."""
+    method = DeepInfoMax(views=views, whole=0.5, places=1.0, prior=0.1)
+    shapes = {"vector": (3,), "whole": (3,), "place_vector": (3,), "places": (5, 3), "z": (2,)}
+    shapes |= {"drawn": (), "taken": (), "fooled": ()}
+    outputs = {name: drawn(4, views, *shape, seed=n) for n, (name, shape) in enumerate(shapes.items())}
+    pairs = [(0, 1), (1, 0)] if views == 2 else [(0, 0)]
+
+    def term(vector: str, places: str) -> float:
+        each = [(outputs[vector][:, a], outputs[places][:, b].reshape(4, -1, 3)) for a, b in pairs]
+        return sum(float(jensen_shannon(v, p, start=0).mean()) for v, p in each) / len(each)
+
+    fooled = [softplus(-float(x)) for x in outputs["fooled"].flatten()]
+    judged = [
+        softplus(-float(a)) + softplus(float(b))
+        for a, b in zip(outputs["drawn"].flatten(), outputs["taken"].flatten(), strict=True)
+    ]
+    expected = 0.5 * term("vector", "whole") + term("place_vector", "places")
+    expected += 0.1 * sum(fooled) / len(fooled) + sum(judged) / len(judged)
     assert float(total(method, outputs)) == pytest.approx(expected)
 
 

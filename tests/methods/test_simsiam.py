@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from selftaught.methods.simsiam import SimSiam
+from selftaught.train.optim import Recipe, build_optimiser, set_rates
 from tests.methods.check import cosine, drawn, found_again, gradients_are_right, outputs_of, total, trained
 from tests.small import build
 
@@ -34,6 +35,15 @@ def test_predictor_has_a_bottleneck() -> None:
     linear = [m for m in task.method.predictor.modules() if isinstance(m, torch.nn.Linear)]  # type: ignore[union-attr]
     assert [(m.in_features, m.out_features) for m in linear] == [(32, 8), (8, 32)]
     assert {name: value.shape for name, value in outputs_of(task).items()} == {"z": (6, 2, 32), "p": (6, 2, 32)}
+
+
+def test_predictor_learns_faster() -> None:
+    task = build(SimSiam(width=32, predictor_rate=10.0))
+    groups = task.method.groups(task.encoders)
+    optimiser = build_optimiser(task, Recipe(lr=1e-3), batch_size=256, groups=groups)  # type: ignore[arg-type]
+    set_rates(optimiser, factor=1.0, fraction=0.5)
+    rates = {name: group["lr"] for group in optimiser.param_groups for name in group["names"]}
+    assert rates == {name: pytest.approx(1e-2 if "predictor" in name else 1e-3) for name in rates}
 
 
 def test_it_learns() -> None:
