@@ -19,7 +19,7 @@ Made by `make docs` from the files in `src/selftaught/methods`; each says there 
 departs from its paper and why, and what it costs. `selftaught methods NAME` lists the options with their ranges.
 
 Every loss is tested against its equations, and with lightly's where it has the same. What each gave on real pictures in
-a minute and a half: [benchmarks.md](benchmarks.md). The defaults are reasoned, not tuned on those sets; recipes
+a minute and a half: [benchmarks.md](benchmarks.md). The defaults are reasoned, hardly tuned on those sets; recipes
 (`--config pictures-simclr`) say what they were measured to give.
 
 | name | family | the idea | source | options |

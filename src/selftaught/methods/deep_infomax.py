@@ -3,14 +3,14 @@
 Hjelm, Fedorov, Lavoie-Marchildon, Grewal, Bachman, Trischler & Bengio 2019, "Learning Deep Representations by Mutual
 Information Estimation and Maximization", eq. 4 (Jensen-Shannon estimator), 6 (local) and 7 (prior matching).
 
-Where we depart, and why: a view's vector is to know of the places of another view of the sample, as in Bachman, Hjelm &
-Buchwalter 2019, "Learning Representations by Maximizing Mutual Information Across Views"; with ``views=1``, which is the
-paper's, the encoder stayed below an untrained one in linear accuracy on photographs (docs/log.md), its views of a sample
-far apart. Both critics are dot products after a small network each (the paper's encode-and-dot), so that every sample of
-the batch serves as a negative; the global one sees the middle layer's mean rather than all of its numbers, so that it
-does not grow with the input; a transformer's middle layer already sees everything, so that its places are its patches
-before the first; the adversary learns in the same step as the encoder. The weights are those of the paper's DIM(L),
-which does best at classifying.
+Where we depart, and why: a view's vector is to know of the places of another view of the sample, as in Bachman, Hjelm
+& Buchwalter 2019, "Learning Representations by Maximizing Mutual Information Across Views"; with ``views=1``, which is
+the paper's, the encoder stayed below an untrained one in linear accuracy on photographs (docs/log.md), its views of a
+sample far apart. Both critics are dot products after a small network each (the paper's encode-and-dot), so that every
+sample of the batch serves as a negative; the global one sees the middle layer's mean rather than all of its numbers,
+so that it does not grow with the input; a transformer's middle layer already sees everything, so that its places are
+its patches before the first; the adversary learns in the same step as the encoder. The weights are those of the
+paper's DIM(L), which does best at classifying.
 
 Costs: two views; a batch x batch x places matrix of scores, and an adversary for the prior.
 """

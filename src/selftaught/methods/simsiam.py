@@ -3,10 +3,10 @@
 Chen & He 2021, "Exploring Simple Siamese Representation Learning", eq. 1 to 4 and algorithm 1.
 
 Where we depart, and why: projection and prediction are 512 wide (the paper: 2,048 for ResNet-50; for CIFAR-10 it
-shortens the projection as well). The predictor learns ten times as fast as the rest (the paper: at a rate that does not
-decay), for what keeps this method from collapsing is a predictor that is right for the encoder as it is now (Tian, Chen
-& Ganguli 2021, "Understanding Self-supervised Learning Dynamics without Contrastive Pairs"). In 250 steps on photographs
-that kept an effective rank of 33 instead of 23 (docs/log.md). Watch the health all the same.
+shortens the projection as well). The predictor learns ten times as fast as the rest (the paper: at a rate that does
+not decay), for what keeps this method from collapsing is a predictor that is right for the encoder as it is now (Tian,
+Chen & Ganguli 2021, "Understanding Self-supervised Learning Dynamics without Contrastive Pairs"). In 250 steps on
+photographs that kept an effective rank of 33 instead of 23 (docs/log.md). Watch the health all the same.
 
 Costs: five linear layers; no second network, no large batch.
 """
