@@ -39,8 +39,8 @@ def test_predictor_has_a_bottleneck() -> None:
 
 def test_predictor_learns_faster() -> None:
     task = build(SimSiam(width=32, predictor_rate=10.0))
-    groups = task.method.groups(task.encoders)
-    optimiser = build_optimiser(task, Recipe(lr=1e-3), batch_size=256, groups=groups)  # type: ignore[arg-type]
+    groups = task.method.groups(task.encoders)  # type: ignore[arg-type]
+    optimiser = build_optimiser(task, Recipe(lr=1e-3), batch_size=256, groups=groups)
     set_rates(optimiser, factor=1.0, fraction=0.5)
     rates = {name: group["lr"] for group in optimiser.param_groups for name in group["names"]}
     assert rates == {name: pytest.approx(1e-2 if "predictor" in name else 1e-3) for name in rates}
