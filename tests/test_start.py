@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import selftaught as st
+from selftaught.commands import choices
 from selftaught.commands.start import Frozen, Start, rates, teacher
 from selftaught.encoders import make
 from selftaught.errors import ConfigError, MethodError, ModalityError, RunError
@@ -76,6 +78,52 @@ def test_the_same_method_goes_on_with_its_heads(pictures, first, tmp_path):
             torch.testing.assert_close(heads(run)[name], value, rtol=0, atol=1e-6)
 
 
+def test_auto_goes_on_with_the_method_of_the_run(pictures, tmp_path):
+    """Its options as well, so that the heads fit; also where the second run goes on, or a third starts from it."""
+    chosen = {"name": "vicreg", "width": 24}
+    first = st.pretrain(pictures, out=tmp_path / "first", steps=2, encoder=ENCODER, method=chosen, **SETTINGS)
+    run = st.pretrain(pictures, out=tmp_path / "run", steps=2, from_=first, method={"covariance": 2.0}, **SETTINGS)
+    derived = run.config["derived"]
+    assert (derived["method"], derived["method_options"]) == ("vicreg", {"width": 24})
+    assert derived["head_first"] == 0.0 and "goes on from" in run.config["reasons"]["method"]
+    shutil.rmtree(tmp_path / "run" / "encoder")  # as if it was killed just before its end
+    assert st.pretrain(
+        pictures, out=tmp_path / "run", steps=2, from_=first, method={"covariance": 2.0}, **SETTINGS
+    ).finished
+    third = st.pretrain(pictures, out=tmp_path / "third", steps=1, from_=tmp_path / "run", **SETTINGS)
+    assert third.config["derived"]["method_options"] == {"width": 24, "covariance": 2.0}
+    assert third.config["derived"]["head_first"] == 0.0
+
+
+def test_auto_learns_otherwise_where_the_method_of_the_run_lacks_something(pictures, tmp_path):
+    data = {"x": pictures, "y": np.arange(64) % 2}
+    given = {"encoder": ENCODER, "method": "supcon", "labels": "y"}
+    first = st.pretrain(data, out=tmp_path / "first", steps=1, **given, **SETTINGS)
+    run = st.pretrain(data, out=tmp_path / "run", steps=1, from_=first, **SETTINGS)
+    assert run.config["derived"]["method"] == "simclr"
+    run = st.pretrain(data, out=tmp_path / "again", steps=1, from_=first, labels="y", **SETTINGS)
+    assert run.config["derived"]["method"] == "supcon"
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "why"),
+    [
+        ({}, "simclr", "usual"),
+        ({"teacher": True, "before": "byol"}, "distill", "teacher"),
+        ({"before": "byol", "batch_size": 4}, "byol", "goes on from"),
+        ({"batch_size": 4}, "moco", "queue"),
+        ({"batch_size": 8}, "simclr", "usual"),
+        ({"encoder": "vit_small_patch14_dinov2", "count": 100_000}, "dino", "100,000 are many"),
+        ({"encoder": "vit_small", "count": 99_999}, "simclr", "usual"),
+        ({"encoder": "resnet50", "count": 10**6}, "simclr", "usual"),
+    ],
+)
+def test_what_auto_chooses_and_why(given, name, why):
+    usual = {"before": "", "encoder": "", "count": 1000, "batch_size": None, "teacher": False}
+    chosen, reason = choices.method("simclr", **{**usual, **given})
+    assert chosen == name and why in reason
+
+
 def test_drift_is_watched(pictures, first, tmp_path):
     run = st.pretrain(pictures, out=tmp_path / "run", steps=6, from_=first, method="simclr", lr=0.1, **SETTINGS)
     drift = [one["drift"] for one in run.health["measures"]]
@@ -105,8 +153,6 @@ def test_a_run_from_a_run_goes_on_after_an_interruption(pictures, first, tmp_pat
     whole = st.pretrain(pictures, out=tmp_path / "whole", steps=6, from_=first, method="vicreg", **SETTINGS)
     again = st.pretrain(pictures, out=tmp_path / "whole", steps=6, from_=first, method="vicreg", **SETTINGS)
     assert again.finished and all(torch.equal(weights(whole)[k], weights(again)[k]) for k in weights(whole))
-    import shutil
-
     shutil.rmtree(tmp_path / "whole" / "encoder")  # as if it was killed before the end: the last checkpoint stands
     newest = max((tmp_path / "whole" / "checkpoints").glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
     before = weights(again) if (tmp_path / "whole" / "encoder").exists() else None

@@ -21,7 +21,7 @@ from selftaught import catalog
 from selftaught.catalog import REQUIRED, Parameter
 from selftaught.errors import ConfigError, must_be, nearest
 
-SPECIAL = {"moco", "distill"}  # methods that "auto" may come to mean besides the modalities' own
+SPECIAL = {"moco", "distill", "dino"}  # methods that "auto" may come to mean besides the modalities' own
 SCHEMA = 1  # of run.yaml
 RECIPES = Path(__file__).parent / "recipes"
 Group = str | Mapping[str, Any] | Any  # a name, {"name": …, option: …}, or (in Python) the object itself
@@ -131,6 +131,8 @@ def candidates(kind: str, others: Mapping[str, Any]) -> list[str]:
     modalities = catalog.names("modality")
     if kind == "modality":
         return modalities
+    if others.get("from_") is not None:  # the method of that run, whichever it is
+        return catalog.names("method")
     chosen = others.get("modality")
     chosen = chosen.get("name", "auto") if isinstance(chosen, Mapping) else chosen
     if isinstance(chosen, str) and chosen != "auto":

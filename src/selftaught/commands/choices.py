@@ -11,7 +11,9 @@ from selftaught.errors import ConfigError, DataError, must_be
 
 EPOCHS = 100  # where no length is given
 BATCH = {"cpu": 128, "cuda": 256, "mps": 128}
-FEW_NEGATIVES = 32  # samples of a batch, below which a queue is worth its second network; reasoned, not measured
+FEW_NEGATIVES = 8  # samples of a batch; SimCLR was as good as MoCo with 16 and 8 (docs/log.md), fewer were not tried
+TRANSFORMERS = ("vit", "deit", "eva", "beit", "xcit")  # how their names begin, here and in timm
+MANY = 100_000  # samples; Caron et al. 2021, table 2: ViT-S on ImageNet, above SwAV, BYOL and MoCo v2
 PRECISIONS = {"auto": "auto", "fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -33,12 +35,22 @@ class Derived:
         return [f"{name}: {_short(self.values[name])} ({reason})" for name, reason in self.reasons.items()]
 
 
-def method(usual: str, *, batch_size: int | None, teacher: bool) -> tuple[str, str]:
-    """The method where nobody named one, and why. ``usual``: the modality's own."""
+def method(
+    usual: str, *, before: str, encoder: str, count: int, batch_size: int | None, teacher: bool
+) -> tuple[str, str]:
+    """The method where nobody named one, and why.
+
+    ``usual``: the modality's own. ``before``: that of the run to go on from, "" = none. ``encoder``: its name where one
+    was given. ``count`` of samples. ``batch_size``: as asked for.
+    """
     if teacher:
         return "distill", "there is a teacher to learn from"
+    if before:
+        return before, "that of the run it goes on from, so that its heads go on as well"
     if batch_size is not None and batch_size < FEW_NEGATIVES:
         return "moco", f"a batch of {batch_size} holds few samples to be told from; MoCo keeps a queue of them"
+    if encoder.startswith(TRANSFORMERS) and count >= MANY:
+        return "dino", f"as published, best for transformers on many samples, and {count:,} are many"
     return usual, "the usual one for these data"
 
 

@@ -75,11 +75,7 @@ class Preparation:
             self.samples = open_samples(self.request["data"], self.request["modality"], accept_unreadable=accept)
         self.unreadable += self.samples.index.quarantine
         if self.method is None:
-            taught, usual = self.request["teacher"] is not None, self.modality.default_method
-            name, why = choices.method(usual, batch_size=self.request["batch_size"], teacher=taught)
-            group = config.check_group("method", {**self.request["method"], "name": name}, {})
-            self.method = self._make_method(group)
-            self.derived.add("method", name, why)
+            self._choose_method()
         self.train_rows, self.held_rows = hold_out(len(self.samples.index), self.request["seed"])
         self.index = self.samples.index.select(self.train_rows)
         self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
@@ -96,6 +92,29 @@ class Preparation:
             hint = "--changed-data goes on with the run's own list of samples; another --out starts afresh."
             raise RunError(f"The data changed since the run {self.out} was started.", hint=hint)
         self.samples.index = Index.open(self.out / "index.arrow")
+
+    def _choose_method(self) -> None:
+        """The method where nobody named one; options that were given are for whichever it is."""
+        if self.saved:
+            derived = self.saved["derived"]
+            name, options, why = derived["method"], derived.get("method_options", {}), ""
+        else:
+            before = None if self.start is None else self.start.method(labels=self.request["labels"] is not None)
+            asked = self.request["encoder"]
+            name, why = choices.method(
+                self.modality.default_method,
+                before=before[0] if before else "",
+                encoder=asked["name"] if isinstance(asked, dict) else "",
+                count=len(self.samples.index),
+                batch_size=self.request["batch_size"],
+                teacher=self.request["teacher"] is not None,
+            )
+            options = before[1] if before and name == before[0] else {}
+        group = config.check_group("method", {**options, **self.request["method"], "name": name}, {})
+        self.method = self._make_method(group)
+        self.derived.add("method", name, why)
+        if options:
+            self.derived.add("method_options", options)
 
     def _make_method(self, group: dict[str, Any]) -> Method:
         name, options = group["name"], {key: value for key, value in group.items() if key != "name"}

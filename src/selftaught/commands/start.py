@@ -42,6 +42,16 @@ class Start:
         saved = modality_state(own.name, {}, own)
         return load_modality({**saved, "state": {**saved["state"], **given}})
 
+    def method(self, *, labels: bool) -> tuple[str, dict[str, Any]] | None:
+        """Name and options of the run's method; None where it learns from a teacher, or from labels and has none."""
+        name, asked = self.run.config["derived"]["method"], self.run.config["request"]["method"]
+        options = self.run.config["derived"].get("method_options", {})
+        options |= {key: value for key, value in asked.items() if key != "name"}
+        needs = catalog.load("method", name)(**options).needs()
+        if "teacher" in needs.encoders or (needs.labels and not labels):
+            return None
+        return name, options
+
     def encoder(self) -> Any:
         """With the run's weights."""
         return self.model.encoder
