@@ -52,8 +52,8 @@ def test_it_goes_on_as_if_nothing_had_happened():
     best, _ = watched({0: 9, 25: 10, 50: 4})
     again = Best(best.watch, lambda step: None)
     again.load_state(json.loads(json.dumps(best.state())))
-    assert again.lost and again.sentence() == best.sentence()
-    assert "step 25" in again.sentence()
+    assert again.lost and again.verdict() == best.verdict()
+    assert "step 25" in again.verdict().sentence
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,8 @@ def test_a_run_that_lost_its_rank_keeps_the_encoder_from_before(pictures, tmp_pa
     assert end is not None and end.step == 28
     found = load_file(folder / "encoder" / "model.safetensors")
     is_the_last = all(np.array_equal(value, end.tensors[f"encoders.encoder.{name}"]) for name, value in found.items())
-    said = "The encoder kept is that of step 25" in capsys.readouterr().out
+    said = "the encoder kept is that of step 25" in capsys.readouterr().out
+    assert said == (run.health["verdicts"][-1]["name"] == "earlier encoder")
     assert (config["step"], is_the_last, said) == ((25, False, True) if last == 3 else (28, True, False))
     assert not (folder / "checkpoints" / "best").exists()
     assert st.load(run.folder).dim == 32

@@ -91,7 +91,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """True once the encoder of the last step is saved."""
+        """True once the last step is made and the encoder saved."""
         return (self.folder / "encoder" / "config.json").is_file()
 
     def as_dict(self) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
         best = Best(watch, lambda step: _save_encoder(parts, _best(parts), step)) if watch else None
         result = _fit(parts, settings, fabric, watch, best)
         if watch and best:
-            step = _write_end(parts, result, best)
-            say(*_closing(parts, result, watch, step, [best.sentence()] if step < result.step else []))
+            step = _write_end(parts, result, watch, best)
+            say(*_closing(parts, result, watch, step))
     return Run(parts.out)
 
 
@@ -199,13 +199,15 @@ def _write_quarantine(parts: Preparation) -> None:
     write_text(parts.out / "quarantine.csv", text.getvalue())
 
 
-def _write_end(parts: Preparation, result: Result, best: Best) -> int:
+def _write_end(parts: Preparation, result: Result, watch: Watch, best: Best) -> int:
     """run.yaml as it came out, and the encoder; gives the step that it is of."""
     _write_run(parts, {"steps": result.steps})
     kept = _best(parts)
     if best.lost and kept.is_dir():  # it is not there where a run stopped just before it wrote it, and is judged anew
         shutil.rmtree(parts.out / "encoder", ignore_errors=True)
         kept.replace(parts.out / "encoder")
+        watch.verdicts.append(best.verdict())
+        watch.write()
         return best.step
     _save_encoder(parts, parts.out / "encoder", result.step)
     shutil.rmtree(kept, ignore_errors=True)
@@ -235,8 +237,8 @@ def _opening(parts: Preparation) -> list[str]:
     ]
 
 
-def _closing(parts: Preparation, result: Result, watch: Watch, step: int, why: list[str]) -> list[str]:
-    """``step``: that of the encoder that is kept, and ``why`` where it is not the last."""
+def _closing(parts: Preparation, result: Result, watch: Watch, step: int) -> list[str]:
+    """``step``: that of the encoder that is kept."""
     verdicts = [one.sentence for one in watch.verdicts[-1:]]
     data, left_out = parts.request["data"], len(dict(parts.unreadable))
     quarantine = [f"{left_out:,} samples could not be read: {parts.out / 'quarantine.csv'}"] if left_out else []
@@ -244,7 +246,6 @@ def _closing(parts: Preparation, result: Result, watch: Watch, step: int, why: l
         *result.notes,
         *quarantine,
         *verdicts,
-        *why,
         f"The encoder is in {parts.out / 'encoder'}, after {step:,} steps in {result.seconds:,.0f} s.",
         f"Next: selftaught evaluate {parts.out} {data if isinstance(data, str | Path) else 'DATA'} --labels LABELS",
     ]

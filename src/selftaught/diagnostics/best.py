@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from selftaught.diagnostics.verdicts import Verdict
 from selftaught.diagnostics.watch import Watch
 
 FALLEN = 0.5  # of the highest RankMe; the runs of the benchmark kept 0.85 and more
@@ -54,12 +55,15 @@ class Best:
         """Whether the last check is so far below the best that the run has collapsed since."""
         return bool(self.step) and self.watch.history.checks[-1]["rankme"] < FALLEN * self.highest
 
-    def sentence(self) -> str:
+    def verdict(self) -> Verdict:
         """What to tell the user where the run has lost what it had."""
-        now = self.watch.history.checks[-1]["rankme"]
-        return (
-            f"The encoder kept is that of step {self.step:,}, not of the last: the effective rank of its features fell "
-            f"from {self.highest:.3g} there to {now:.3g} at the end."
+        end = self.watch.history.checks[-1]
+        return Verdict(
+            int(end["step"]),
+            "warning",
+            "earlier encoder",
+            f"the encoder kept is that of step {self.step:,}, not of the last: the effective rank of its features fell "
+            f"from {self.highest:.3g} there to {end['rankme']:.3g} at the end.",
         )
 
     def state(self) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Verdict:
 
     step: int
     level: str
-    name: str  # stable: "healthy", "collapsing", "rate too high", "rank falling", "views apart", "loss stuck"
+    name: str  # stable: "healthy", "collapsing", "rate too high", "rank falling", "views apart", "loss stuck", and
+    # "earlier encoder" from ``best.py``
     sentence: str
 
 
