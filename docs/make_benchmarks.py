@@ -50,10 +50,10 @@ samples, points; the best moment there was: {best:+.1f}). `python benchmarks/lab
 |---|---|---|
 """
 LAST_IS_BEST = """
-No measure chooses a better moment than the end, so a run gives the encoder of its last step. The measure that ranks
-runs best decides where it can do no harm: if RankMe at the end is less than half of its highest in the run, the run has
-collapsed on its way and gives the encoder of that highest moment, and says so. The runs above ended with {kept:.0f} %
-or more of theirs.
+No measure chooses a better moment than the end, so a run gives the encoder of its last step. RankMe, which falls where
+features collapse, decides where it can do no harm: a run in which it ends below half of its highest and below that of
+the untrained encoder gives the encoder of that highest moment, and says so. None of the runs above did; the largest
+fall was to {kept:.0f} % of the highest.
 """
 
 

@@ -1,4 +1,4 @@
-"""Which step gives the encoder: the last one, unless the effective rank fell to less than half on the way."""
+"""Which step gives the encoder: the last one, unless the effective rank fell below half and the untrained one's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def watched(ranks: dict[int, float]) -> tuple[Best, list[int]]:
         ({0: 9, 25: 10, 50: 12}, [25, 50], False),
         ({0: 9, 25: 10, 50: 6}, [25], False),  # less, but not half
         ({0: 9, 25: 10, 50: 4.9}, [25], True),
-        ({0: 90, 25: 10, 50: 11}, [25, 50], False),  # the untrained encoder takes no part
+        ({0: 3, 25: 10, 50: 4.9}, [25], False),  # still above the untrained encoder: small batches do that
+        ({0: 90, 25: 10, 50: 11}, [25, 50], False),  # but the untrained encoder is never the best
         ({0: 9}, [], False),
     ],
 )
