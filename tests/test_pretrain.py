@@ -69,8 +69,8 @@ def test_everything_that_a_run_holds_is_there(run):
 def test_run_yaml_says_what_was_asked_derived_and_why(run):
     saved = run.config
     assert saved["schema"] == 1 and saved["request"]["steps"] == 10
-    assert saved["derived"]["method"] == "moco" and saved["derived"]["encoder"] == "small"
-    assert "a batch of 8" in saved["reasons"]["method"]
+    assert saved["derived"]["method"] == "simclr" and saved["derived"]["encoder"] == "small"
+    assert "the usual one" in saved["reasons"]["method"]
     assert saved["derived"]["batch_size"] == 8 and saved["derived"]["shape"] == [3, 16, 16]
     assert saved["reasons"]["modality"] == "by content"
     assert "precision" in saved["reasons"] and "batch_size" not in saved["reasons"]  # asked for: no reason needed
