@@ -51,9 +51,9 @@ samples, points; the best moment there was: {best:+.1f}). `python benchmarks/lab
 """
 LAST_IS_BEST = """
 No measure chooses a better moment than the end, so a run gives the encoder of its last step. RankMe, which falls where
-features collapse, decides where it can do no harm: a run in which it ends below half of its highest and below that of
-the untrained encoder gives the encoder of that highest moment, and says so. None of the runs above did; the largest
-fall was to {kept:.0f} % of the highest.
+features collapse, decides where it can do no harm: a run that ends in an alarm, and with less than half of its highest
+RankMe, gives the encoder of that highest moment, and says so. Of the runs above the largest fall was to {kept:.0f} % of
+the highest.
 """
 
 

@@ -55,7 +55,7 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
             say(*_opening(parts))
         fabric.barrier()
         watch = _watch(parts, say) if first else None
-        best = Best(watch, lambda step: _save_encoder(parts, _best(parts), step)) if watch else None
+        best = _best_of(parts, watch) if watch else None
         result = _fit(parts, settings, fabric, watch, best)
         if watch and best:
             step = _write_end(parts, result, watch, best)
@@ -212,6 +212,10 @@ def _write_end(parts: Preparation, result: Result, watch: Watch, best: Best) -> 
     _save_encoder(parts, parts.out / "encoder", result.step)
     shutil.rmtree(kept, ignore_errors=True)
     return result.step
+
+
+def _best_of(parts: Preparation, watch: Watch) -> Best:
+    return Best(watch, lambda step: _save_encoder(parts, _best(parts), step), trained=parts.starts_trained)
 
 
 def _best(parts: Preparation) -> Path:

@@ -1,9 +1,9 @@
 """Which step of a run gives its encoder: the last one, unless the run has lost by then what it had.
 
 A run that goes well is best at its end, whatever measure without labels was better before (docs/benchmarks.md). So
-RankMe (Garrido et al. 2023), which falls where features collapse, decides only where it ends below half of its highest
-and below that of the untrained encoder: such a run gives the encoder of the highest. Runs that went well kept 61 % and
-more, with small batches, and ended far above the untrained encoder where they fell at all.
+RankMe (Garrido et al. 2023), which falls where features collapse, decides only where a run ends in an alarm, and with
+less than half of its highest RankMe: it then gives the encoder of the highest. Half alone says nothing: with batches of
+8 healthy runs ended with 61 % of a peak near step 50, and another objective may need half the dimensions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from selftaught.diagnostics.verdicts import Verdict
+from selftaught.diagnostics.verdicts import Verdict, judge
 from selftaught.diagnostics.watch import Watch
 
 FALLEN = 0.5  # of the highest RankMe
@@ -22,21 +22,27 @@ class Best:
     """Keeps the encoder of the check with the highest RankMe. A callback of the training loop by shape.
 
     It must follow its ``watch`` in the list of callbacks. ``keep(step)`` writes the encoder as it is, in the place of
-    one written before. Step 0 takes no part.
+    one written before. ``trained``: whether the encoder is one already at step 0; a new one is never kept.
     """
 
-    def __init__(self, watch: Watch, keep: Callable[[int], None]) -> None:
-        self.watch, self.keep = watch, keep
+    def __init__(self, watch: Watch, keep: Callable[[int], None], *, trained: bool = False) -> None:
+        self.watch, self.keep, self.trained = watch, keep, trained
         self.step, self.highest = 0, 0.0
 
     def on_start(self, state: Any) -> None:
-        """Nothing: an untrained encoder is never kept."""
+        """Of a run that has made no step yet."""
+        if self.trained and len(self.watch.history.checks) == 1:
+            self._compare(0)
 
     def on_step(self, state: Any, row: Mapping[str, Any]) -> None:
+        """Compares a check that was made after this very step."""
+        self._compare(state.clock.step + 1)
+
+    def _compare(self, step: int) -> None:
         check = self.watch.history.checks[-1]
-        if check["step"] == state.clock.step + 1 and check["rankme"] > self.highest:
-            self.step, self.highest = int(check["step"]), check["rankme"]
-            self.keep(self.step)
+        if check["step"] == step and check["rankme"] > self.highest:
+            self.step, self.highest = step, check["rankme"]
+            self.keep(step)
 
     def on_epoch(self, state: Any, row: Mapping[str, Any]) -> None:
         """Nothing: checks are made after steps."""
@@ -52,9 +58,10 @@ class Best:
 
     @property
     def lost(self) -> bool:
-        """Whether the last check is so far below the best that the run has collapsed since."""
-        checks = self.watch.history.checks
-        return bool(self.step) and checks[-1]["rankme"] < min(FALLEN * self.highest, checks[0]["rankme"])
+        """Whether the run ends in an alarm, and the last check is so far below the best that there was a better one."""
+        history = self.watch.history
+        alarm = any(verdict.level == "alarm" for verdict in judge(history))
+        return alarm and history.checks[-1]["rankme"] < FALLEN * self.highest
 
     def verdict(self) -> Verdict:
         """What to tell the user where the run has lost what it had."""
