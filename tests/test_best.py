@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,11 @@ import pytest
 from safetensors.torch import load_file
 
 import selftaught as st
+from selftaught.commands import training
 from selftaught.diagnostics.best import Best
 from selftaught.diagnostics.verdicts import Verdict
 from selftaught.diagnostics.watch import Watch
+from selftaught.errors import CheckpointError
 from selftaught.modalities.image import Image
 from selftaught.train.checkpoint import Store
 
@@ -108,3 +111,19 @@ def test_a_run_that_lost_its_rank_keeps_the_encoder_from_before(pictures, tmp_pa
     assert st.load(run.folder).dim == 32
     again = st.pretrain(pictures, out=tmp_path / "more", from_=run.folder, steps=1, batch_size=8, workers=0, quiet=True)
     assert (again.config["derived"]["head_first"] > 0) == (last < 1)  # heads of the last step are for its encoder
+
+
+def test_an_encoder_that_cannot_be_written_costs_no_more_than_the_time_since_the_checkpoint(
+    pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "cache"))
+    given = {"out": tmp_path / "run", "steps": 26, "batch_size": 8, "quiet": True, **SMALL}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_encoder", full)
+        with pytest.raises(CheckpointError, match="encoder of step 25 cannot be written"):
+            st.pretrain(pictures, **given)
+    assert st.pretrain(pictures, **given).finished
+
+
+def full(*given: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

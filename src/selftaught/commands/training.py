@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from selftaught import config
 from selftaught.commands import pictures
@@ -27,6 +28,7 @@ from selftaught.commands.run import Run, Speaker, command_line, environment
 from selftaught.data.loader import Loader, Order, once
 from selftaught.diagnostics.best import Best
 from selftaught.diagnostics.watch import Watch
+from selftaught.errors import CheckpointError
 from selftaught.train.checkpoint import Store, lock, write_text
 from selftaught.train.fabric import make_fabric
 from selftaught.train.loop import Result, Settings, Task, fit
@@ -225,7 +227,13 @@ def _best(parts: Preparation) -> Path:
 
 def _save_encoder(parts: Preparation, folder: Path, step: int) -> None:
     facts = {"run": parts.request["method"], "step": step, "kept": "encoder"}
-    save_encoder(folder, parts.encoder, parts.preprocessing(), facts)
+    try:
+        save_encoder(folder, parts.encoder, parts.preprocessing(), facts)
+    except (OSError, SafetensorError) as error:
+        hint = "The last good checkpoint stands. Make room or grant permission, then start it again."
+        raise CheckpointError(
+            f"The encoder of step {step} cannot be written to {str(folder)!r}: {error}", hint=hint
+        ) from error
 
 
 # --- words -------------------------------------------------------------------------------------------------------
