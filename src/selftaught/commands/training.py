@@ -206,10 +206,10 @@ def _write_end(parts: Preparation, result: Result, watch: Watch, best: Best) -> 
     _write_run(parts, {"steps": result.steps})
     kept = _best(parts)
     if best.lost and kept.is_dir():  # it is not there where a run stopped just before it wrote it, and is judged anew
+        watch.verdicts.append(best.verdict())
+        watch.write()  # before the encoder, with which the run counts as finished
         shutil.rmtree(parts.out / "encoder", ignore_errors=True)
         kept.replace(parts.out / "encoder")
-        watch.verdicts.append(best.verdict())
-        watch.write()
         return best.step
     _save_encoder(parts, parts.out / "encoder", result.step)
     shutil.rmtree(kept, ignore_errors=True)
