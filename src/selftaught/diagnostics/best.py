@@ -68,7 +68,7 @@ class Best:
         end = self.watch.history.checks[-1]
         return Verdict(
             int(end["step"]),
-            "warning",
+            "alarm",
             "earlier encoder",
             f"the encoder kept is that of step {self.step:,}, not of the last: the effective rank of its features fell "
             f"from {self.highest:.3g} there to {end['rankme']:.3g} at the end.",
