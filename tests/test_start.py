@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 import selftaught as st
-from selftaught.commands import choices
+from selftaught import config
+from selftaught.commands import choices, preparation
 from selftaught.commands.start import Frozen, Start, rates, teacher
 from selftaught.encoders import make
+from selftaught.encoders.auto import Choice
 from selftaught.errors import ConfigError, MethodError, ModalityError, RunError
 from selftaught.modalities.image import Image
 from selftaught.modalities.series import Series
@@ -122,6 +124,29 @@ def test_what_auto_chooses_and_why(given, name, why):
     usual = {"before": "", "encoder": "", "count": 1000, "batch_size": None, "teacher": False}
     chosen, reason = choices.method("simclr", **{**usual, **given})
     assert chosen == name and why in reason
+    assert given.get("before") or chosen in config.candidates("method", {})  # whose options are known beforehand
+
+
+def test_auto_learns_as_suits_the_encoder_that_auto_comes_to(pictures, tmp_path, monkeypatch):
+    """On an accelerator, where many pictures get a transformer; here one stands in that has none of either."""
+    options = {"patch": 8, "dim": 16, "depth": 1, "heads": 2}
+    asked = []
+
+    def chosen(shape, count, *, device, minutes=None):
+        asked.append((tuple(shape), count, device))
+        return Choice("vit_tiny", (16, 16), options, "vit_tiny at 16 pixels.")
+
+    monkeypatch.setattr(preparation, "choose", chosen)
+    monkeypatch.setattr(preparation, "find_device", lambda: "cuda")
+    monkeypatch.setattr(choices, "MANY", 65)
+    few = st.pretrain(pictures, out=tmp_path / "few", steps=1, **SETTINGS)
+    assert few.config["derived"]["method"] == "simclr" and len(asked) == 1
+    monkeypatch.setattr(choices, "MANY", 64)
+    many = st.pretrain(pictures, out=tmp_path / "many", steps=1, **SETTINGS)
+    derived, reasons = many.config["derived"], many.config["reasons"]
+    assert (derived["method"], derived["encoder"]) == ("dino", "vit_tiny") and "64 are many" in reasons["method"]
+    shape, count, device = asked[1]  # before the method was chosen; asked[2]: when the encoder was
+    assert (shape, count, device) == ((3, 16, 16), asked[2][1], "cuda")
 
 
 def test_drift_is_watched(pictures, first, tmp_path):

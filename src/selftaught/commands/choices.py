@@ -40,8 +40,8 @@ def method(
 ) -> tuple[str, str]:
     """The method where nobody named one, and why.
 
-    ``usual``: the modality's own. ``before``: that of the run to go on from, "" = none. ``encoder``: its name where one
-    was given. ``count`` of samples. ``batch_size``: as asked for.
+    ``usual``: the modality's own. ``before``: that of the run to go on from, "" = none. ``encoder``: its name, "" = any
+    other than a transformer. ``count`` of samples. ``batch_size``: as asked for.
     """
     if teacher:
         return "distill", "there is a teacher to learn from"

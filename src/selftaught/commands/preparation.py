@@ -100,11 +100,10 @@ class Preparation:
             name, options, why = derived["method"], derived.get("method_options", {}), ""
         else:
             before = None if self.start is None else self.start.method(labels=self.request["labels"] is not None)
-            asked = self.request["encoder"]
             name, why = choices.method(
                 self.modality.default_method,
                 before=before[0] if before else "",
-                encoder=asked["name"] if isinstance(asked, dict) else "",
+                encoder=self._encoder_to_come(),
                 count=len(self.samples.index),
                 batch_size=self.request["batch_size"],
                 teacher=self.request["teacher"] is not None,
@@ -115,6 +114,20 @@ class Preparation:
         self.derived.add("method", name, why)
         if options:
             self.derived.add("method_options", options)
+
+    def _encoder_to_come(self) -> str:
+        """The encoder's name, and what "auto" will come to where the method may depend on it; else ""."""
+        asked, count = self.request["encoder"], len(self.samples.index)
+        if not isinstance(asked, dict) or self.start is not None:
+            return ""
+        if asked["name"] != "auto":
+            return asked["name"]
+        device = find_device()
+        if device == "cpu" or count < choices.MANY or self.modality.default_encoder != "auto":
+            return ""
+        rows, _ = hold_out(count, self.request["seed"])
+        measure(self.samples, rows, self.request["seed"])
+        return choose(self.modality.shape(), len(rows), device=device).name
 
     def _make_method(self, group: dict[str, Any]) -> Method:
         name, options = group["name"], {key: value for key, value in group.items() if key != "name"}
