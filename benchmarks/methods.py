@@ -1,20 +1,21 @@
 """Every method at equal wall-clock on real pictures: what ``make bench-methods`` runs, for hours, and goes on with.
 
     python benchmarks/methods.py SHARED_DATA [--minutes 1.5] [--methods a,b] [--sets scenes100,clothing112,mnist10k]
-                                 [--encoder small|vit] [--batch-size N]
+                                 [--encoder small|vit] [--batch-size N] [--keep FOLDER]
 
 The small convnet at 48 pixels (a small vision transformer with ``--encoder vit``, and for methods that drop tokens),
 everything else as the method has it. scenes100 with three seeds, the others with one. For each run: kNN and linear
 accuracy with all labels, fine-tuning with 10 labels per class (one draw), effective rank, images a second, memory, the
 last epoch. The untrained encoder is a row of its own ("untrained"). One line a run is appended to
-``benchmarks/results/methods.jsonl``; lines that are there are not measured again. ``make docs`` makes
-docs/benchmarks.md of them.
+``benchmarks/results/methods.jsonl``; lines that are there are not measured again. ``--keep`` moves each run into a
+folder, for a probe to come. ``make docs`` makes docs/benchmarks.md of the lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=ENCODERS, default="small")
     parser.add_argument("--batch-size", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
@@ -84,7 +86,17 @@ def measured(options: argparse.Namespace, name: str, method: str, seed: int) -> 
         else:
             facts = pretrain(options, train, run, method, seed, more)
         command = [sys.executable, str(HERE / "probe_run.py"), run, train, test, labels]
-        return {**facts, **json.loads(call(command).splitlines()[-1])}
+        found = json.loads(call(command).splitlines()[-1])
+        if options.keep:
+            shutil.rmtree(Path(run) / "checkpoints")
+            shutil.move(run, options.keep / "-".join([name, method, str(seed), *_more(options)]))
+        return {**facts, **found}
+
+
+def _more(options: argparse.Namespace) -> list[str]:
+    """What is not usual about these runs, for their names."""
+    usual = {"minutes": 1.5, "encoder": "small", "batch_size": 0}
+    return [f"{name}_{getattr(options, name)}" for name, value in usual.items() if getattr(options, name) != value]
 
 
 def pretrain(options: argparse.Namespace, train: str, run: str, method: str, seed: int, more: list[str]) -> dict:

@@ -2,49 +2,34 @@
 
     python benchmarks/probe_run.py RUN TRAIN TEST LABELS
 
-kNN (k = 20) and the linear probe use all labels, fine-tuning 10 labels per class, drawn once.
+kNN (k = 20) and the linear probe use all labels, fine-tuning 10 labels per class, drawn once: what ``selftaught
+evaluate`` does with its defaults, without its controls and tables.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
-import numpy as np
+from selftaught.commands.measuring import Measuring
+from selftaught.commands.run import Run
+from selftaught.downstream.evaluate import evaluate
 
-import selftaught as st
-from selftaught.commands.samples import read_again
-from selftaught.data.labels import read_labels
-from selftaught.downstream.neighbors import knn_predict
-from selftaught.downstream.probe import linear_probe
+NAMES = {"knn": "knn", "linear": "linear", "finetune": "finetune_10"}  # protocol -> in the row
 
 
 def main() -> None:
     run, train, test, labels = sys.argv[1:]
-    model = st.load(run)
-    features, targets, classes = [], [], set()
-    for data in (train, test):
-        samples = read_again(data, model.modality)
-        found = read_labels(samples.index, labels, samples.source)
-        features.append(model.embed_index(samples.index))
-        targets.append(np.asarray(found.values))
-        classes.add(tuple(found.classes))
-    assert len(classes) == 1, "train and test have other classes"
-    count = len(classes.pop())
-    (x, ask), (y, truth) = features, targets
-    found = {
-        "knn": (knn_predict(x, y, ask, classes=count).argmax(1) == truth).mean(),
-        "linear": (linear_probe(x, y, ask, classes=count).argmax(1) == truth).mean(),
-    }
-    command = [sys.executable, "-m", "selftaught", "evaluate", run, train, "--test", test, "--labels", labels, "--json"]
-    command += ["--budgets", "10/class", "--protocols", "finetune", "--controls", "raw", "--seeds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr[-3000:])
-    rows = json.loads(done.stdout)["summary"]
-    tuned = [row["mean"] for row in rows if (row["metric"], row["features"]) == ("accuracy", "pretrained")]
-    print(json.dumps({**{name: round(float(value), 4) for name, value in found.items()}, "finetune_10": tuned[0]}))
+    asked = Measuring(Run.open(run), train, test=test, labels=labels, workers=None, accept_unreadable=False)
+    given = {"classes": asked.labels.classes, "split": asked.labels.split, "seeds": 1, "metrics": ("accuracy",)}
+    vectors = {"pretrained": asked.embed(asked.model.encoder)}
+    tuning = asked.trainers(("finetune",), (), epochs=30, least=200)
+    with_all = evaluate(vectors, asked.labels.values, protocols=("knn", "linear"), budgets=("all",), **given)
+    with_ten = evaluate(
+        {}, asked.labels.values, trainers=tuning, protocols=("finetune",), budgets=("10/class",), **given
+    )
+    summary = [*with_all.summary, *with_ten.summary]
+    print(json.dumps({NAMES[row["protocol"]]: round(row["mean"], 4) for row in summary}))
 
 
 if __name__ == "__main__":

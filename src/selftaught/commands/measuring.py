@@ -65,7 +65,7 @@ class Measuring:
         say: Speaker,
     ) -> Evaluation:
         """Runs everything, writes evaluation.json and the tables, prints the table and the sentence."""
-        vectors = self._embed(self.model.encoder)
+        vectors = self.embed(self.model.encoder)
         features: dict[str, Any] = {"pretrained": vectors}
         if "raw" in controls:
             features["raw"] = extract_raw(self.modality.raw, self._plain(), rows=len(self.index))
@@ -77,7 +77,7 @@ class Measuring:
             features,
             self.labels.values,
             classes=self.labels.classes,
-            trainers=self._trainers(protocols, controls, epochs, least),
+            trainers=self.trainers(protocols, controls, epochs=epochs, least=least),
             protocols=protocols,
             budgets=budgets,
             seeds=seeds,
@@ -102,7 +102,8 @@ class Measuring:
             self.index, self.modality, indices=rows, workers=self.workers, batch_size=256, accept_unreadable=True
         )
 
-    def _embed(self, encoder: Any) -> np.ndarray:
+    def embed(self, encoder: Any) -> np.ndarray:
+        """Pooled features (N, D) of every sample, nan where one cannot be read."""
         return extract(encoder, self._plain(), self.modality.normalise, rows=len(self.index))
 
     def _fresh(self, seed: int) -> Any:
@@ -115,7 +116,7 @@ class Measuring:
         encoder = self._fresh(seed)
         rows = np.random.default_rng(seed).permutation(len(self.index))[:CALIBRATED]
         calibrate(encoder, self._plain(np.sort(rows)), self.modality.normalise)
-        return self._embed(encoder)
+        return self.embed(encoder)
 
     def _public(self) -> np.ndarray:
         """Published weights of the same architecture, or of ResNet-18 where ours has none."""
@@ -125,11 +126,12 @@ class Measuring:
                 "There are no public weights for data of this kind.", hint="Leave out the control 'public'."
             )
         name = "resnet18" if name in ("small", "custom") else name
-        return self._embed(make(name, shape, pretrained=True))
+        return self.embed(make(name, shape, pretrained=True))
 
     # --- fine-tuning ---------------------------------------------------------------------------------------------
 
-    def _trainers(self, protocols: Sequence[str], controls: Sequence[str], epochs: int, least: int) -> dict[str, Any]:
+    def trainers(self, protocols: Sequence[str], controls: Sequence[str], *, epochs: int, least: int) -> dict[str, Any]:
+        """What ``evaluate`` calls to fine-tune, and to train from scratch, as far as these are asked for."""
         flip = self.run.config["request"]["views"].get("flip")
         options: dict[str, Any] = {} if flip is None else {"flip": flip}
         common = {"epochs": epochs, "least": least, "workers": self.workers, **options}
