@@ -39,7 +39,7 @@ MAY_IMPORT["commands"] = (LOWER | {"config", "export"}, {"rich", "yaml", "sklear
 MAY_IMPORT["cli"] = (set(MAY_IMPORT), {"rich"})
 MAY_IMPORT["__init__"] = MAY_IMPORT["__main__"] = (set(MAY_IMPORT) | {"cli"}, set())
 MODEL_FILES = {"encoders/hub.py", "encoders/vit.py"}
-ONLY_IN = dict.fromkeys(("timm", "transformers", "huggingface_hub"), MODEL_FILES)
+ONLY_IN = {"timm": MODEL_FILES, "huggingface_hub": MODEL_FILES, "transformers": {"encoders/huggingface.py"}}
 SIBLINGS_ALLOWED = {"base"}  # methods never import methods, modalities never modalities, except their base
 
 

@@ -1,9 +1,7 @@
-"""Trainings whose encoder is not new: from a run, gently, with drift watched; and those with a frozen teacher."""
+"""Trainings whose encoder is not new: from a run, gently, with drift watched; and what auto chooses then."""
 
 from __future__ import annotations
 
-import copy
-import os
 import shutil
 from pathlib import Path
 
@@ -15,12 +13,11 @@ from safetensors.torch import load_file
 import selftaught as st
 from selftaught import config
 from selftaught.commands import choices, preparation
-from selftaught.commands.start import Frozen, Start, rates, teacher
+from selftaught.commands.start import Start, rates
 from selftaught.encoders import make
 from selftaught.encoders.auto import Choice
 from selftaught.errors import ConfigError, MethodError, ModalityError, RunError
 from selftaught.modalities.image import Image
-from selftaught.modalities.series import Series
 from selftaught.train.checkpoint import Store
 
 ENCODER = {"name": "small", "width": 4}
@@ -228,79 +225,6 @@ def test_timm_models_have_layers():
     encoder = make("resnet18", (3, 32, 32))
     layers = encoder.layers()
     assert layers["net.conv1.weight"] == 0 < layers["net.layer1.0.conv1.weight"] < layers["net.layer4.1.conv2.weight"]
-
-
-# -- a teacher --------------------------------------------------------------------------------------------------------
-
-
-def test_the_teacher_sees_what_it_is_used_to(pictures, first):
-    model = st.load(first)
-    modality = Image(size=16)
-    modality.fit([modality.from_array(one) for one in pictures[:8]])
-    modality.load_state({**modality.state(), "mean": [10.0, 20.0, 30.0], "std": [3.0, 4.0, 5.0]})
-    stored = torch.from_numpy(pictures[:4, None])
-    frozen = teacher(os.fspath(first), modality)
-    found = frozen(modality.normalise(stored)[:, 0]).pooled
-    expected = model.encoder(model.modality.normalise(stored)[:, 0]).pooled
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_the_teacher_never_learns_and_is_in_no_checkpoint():
-    encoder = make("small", (3, 16, 16), width=4)
-    before = copy.deepcopy(encoder.state_dict())
-    frozen = Frozen(encoder, lambda x: x, (16, 16)).train()
-    frozen(torch.randn(4, 3, 16, 16))
-    assert not list(frozen.parameters()) and not frozen.state_dict()
-    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-    assert frozen(torch.randn(2, 3, 24, 24)).pooled.shape == (2, 32)  # brought to its own size
-    assert frozen.double()(torch.randn(2, 3, 16, 16).double()).pooled.dtype == torch.float64  # moves along
-
-
-def test_distillation_from_a_run(pictures, first, tmp_path):
-    run = st.pretrain(
-        pictures, out=tmp_path / "run", steps=6, encoder=ENCODER, teacher=first, modality={"size": 16}, **SETTINGS
-    )
-    assert run.config["derived"]["method"] == "distill" and "teacher" in run.config["reasons"]["method"]
-    assert not any(name.startswith("encoders.teacher") for name in kept(run))
-    assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
-
-
-def test_a_teacher_where_none_is_asked_for_and_none_where_one_is(pictures, first, tmp_path):
-    for given, said in (
-        ({"method": "simclr", "teacher": first}, "takes no teacher"),
-        ({"method": "distill"}, "learns from a teacher"),
-    ):
-        with pytest.raises(MethodError, match=said):
-            st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, **given, **SETTINGS)
-        assert not (tmp_path / "run").exists()
-
-
-def test_a_teacher_of_another_kind_of_data(first):
-    with pytest.raises(ModalityError, match="a run on series"):
-        teacher(os.fspath(first), Series())
-
-
-def test_a_teacher_that_nobody_knows(pictures, tmp_path):
-    with pytest.raises(ConfigError, match="a finished run or a timm name") as caught:
-        st.pretrain(pictures, out=tmp_path / "run", steps=1, encoder=ENCODER, teacher="resnet_18", **SETTINGS)
-    assert "resnet18" in str(caught.value.hint) and not (tmp_path / "run").exists()
-
-
-def test_a_published_teacher_gets_its_own_size_and_statistics(pictures, monkeypatch):
-    """Weights are out of reach here; what goes into the model is what counts."""
-    from selftaught.encoders import hub
-
-    modality, made = Image(size=16), hub.make
-    modality.fit([modality.from_array(one) for one in pictures[:8]])
-    monkeypatch.setattr(hub, "make", lambda name, shape, pretrained: made(name, shape))
-    frozen = teacher("resnet18.tv_in1k", modality)
-    seen = []
-    frozen._held[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    stored = torch.full((1, 1, 16, 16, 3), 128, dtype=torch.uint8)
-    frozen(modality.normalise(stored)[:, 0])
-    assert seen[0].shape == (1, 3, 224, 224)
-    expected = (128 / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(seen[0][0, :, 7, 7], expected, rtol=0, atol=0.02)
 
 
 def test_methods_that_learn_from_labels_say_so(pictures, tmp_path):

@@ -132,6 +132,17 @@ def timm_names() -> list[str]:
     return sorted({name for path in files for name in mark.findall(path.read_text(encoding="utf-8"))})
 
 
+def teacher_kind(spec: str) -> str:
+    """What a teacher is, by its name: "run", "timm", "transformers" (a folder, or owner/model on the hub), "" = no."""
+    folder = Path(spec)
+    if (folder / "run.yaml").is_file():
+        return "run"
+    if spec.split(".")[0] in timm_names():
+        return "timm"
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", spec) is not None and not folder.exists()
+    return "transformers" if named or (folder / "config.json").is_file() else ""
+
+
 @functools.cache
 def encoder_names() -> dict[str, Path]:
     """Our own encoders and the file of each: a file's class gives its name, its table ``SIZES`` one name each."""

@@ -16,7 +16,7 @@ def refuse_missing(method: Method, request: Mapping[str, Any]) -> None:
     title, needs = type(method).__name__, method.needs()
     taught = "teacher" in needs.encoders
     if taught and request["teacher"] is None:
-        hint = "Give --teacher RUN, or a timm name whose published weights are to be used."
+        hint = "Give --teacher RUN, or published weights: a timm name or a model of transformers."
         raise MethodError(f"{title} learns from a teacher, and there is none.", hint=hint)
     if request["teacher"] is not None and not taught:
         raise MethodError(

@@ -21,7 +21,7 @@ from selftaught.commands.model import load_modality, modality_state
 from selftaught.commands.run import Run
 from selftaught.commands.samples import hold_out, measure, open_samples, read_again
 from selftaught.commands.start import Start
-from selftaught.commands.start import teacher as make_teacher
+from selftaught.commands.teachers import teacher as make_teacher
 from selftaught.commands.views import change_plan
 from selftaught.data.index import Index
 from selftaught.data.keys import stream_key

@@ -48,7 +48,9 @@ def pretrain(
     layer_decay: Annotated[
         float | None, "in (0, 1]", "its rate from layer to layer towards the input; auto = 0.75"
     ] = None,
-    teacher: Annotated[str | os.PathLike[str] | None, "", "a finished run or a timm name, for methods that ask"] = None,
+    teacher: Annotated[
+        str | os.PathLike[str] | None, "", "a run, a timm name or a model of transformers, for methods that ask"
+    ] = None,
     devices: Annotated[int | None, "in [1, 4096]", "processes, or accelerators"] = None,
     precision: Annotated[str, "one of auto, fp32, bf16", "arithmetic; auto = bf16 where the hardware has it"] = "auto",
     workers: Annotated[int | None, "in [0, 4096]", "processes that read data, per device"] = None,
@@ -92,12 +94,10 @@ def pretrain(
 
 def _refuse_starts(request: dict[str, Any]) -> None:
     """Two beginnings for one encoder, none where one is to be treated gently, a teacher that nobody knows."""
-    if request["teacher"] is not None and not (Path(request["teacher"]) / "run.yaml").is_file():
-        spec, known = os.fspath(request["teacher"]), catalog.timm_names()
-        if spec.split(".")[0] not in known:
-            raise ConfigError(
-                must_be("teacher", "pretrain", "a finished run or a timm name", spec), hint=nearest(spec, known)
-            )
+    if request["teacher"] is not None and not catalog.teacher_kind(os.fspath(request["teacher"])):
+        spec = os.fspath(request["teacher"])
+        wanted = "a finished run, a timm name or a model of transformers"
+        raise ConfigError(must_be("teacher", "pretrain", wanted, spec), hint=nearest(spec, catalog.timm_names()))
     asked = request["encoder"]
     if request["from_"] is not None:
         if isinstance(asked, dict) and asked != {"name": "auto"}:

@@ -1,21 +1,18 @@
-"""What a training starts from besides its data: the encoder of another run, and a teacher that stays as it is."""
+"""What a training starts from besides its data: the encoder of another run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from selftaught import catalog
-from selftaught.commands.model import Model, load, load_modality, modality_state
+from selftaught.commands.model import load, load_modality, modality_state
 from selftaught.commands.run import Run
 from selftaught.errors import ModalityError, must_be
 from selftaught.train.checkpoint import Store
-from selftaught.types import Features, Method
+from selftaught.types import Method
 
 HEAD_FIRST = 0.1  # share of the run in which only what is new learns, where heads are new
 LAYER_DECAY = 0.75  # of the rate from layer to layer towards the input
@@ -76,66 +73,6 @@ class Start:
             return False
         method.load_state_dict(fits, strict=False)
         return True
-
-
-class Frozen(nn.Module):
-    """A trained encoder that never learns, and sees what the student sees in the way that it is used to.
-
-    Its weights are in no state dict: checkpoints need not hold what another file does.
-    """
-
-    def __init__(self, encoder: nn.Module, reread: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> None:
-        """``reread``: the student's normalised input -> the teacher's; ``size``: the teacher's input per axis."""
-        super().__init__()
-        self._held = (encoder.eval().requires_grad_(False),)  # in a tuple: torch registers modules alone
-        self.reread, self.size = reread, size
-        self.dim: int = encoder.dim  # type: ignore[assignment]
-
-    def forward(self, x: Tensor) -> Features:
-        """(B, C, *space) as the student gets it -> features."""
-        x = self.reread(x)
-        if tuple(x.shape[2:]) != self.size:
-            mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(self.size)]
-            x = F.interpolate(x, self.size, mode=mode, align_corners=False)
-        return self._held[0](x)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._held[0]._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-
-def teacher(spec: str, modality: Any) -> Frozen:
-    """``spec``: a finished run, or a timm name, whose published weights are used. ``modality``: the student's.
-
-    Raises RunError, EncoderError, ModalityError.
-    """
-    if (Path(spec) / "run.yaml").is_file():
-        model = load(spec)
-        if model.modality.name != modality.name:
-            wanted = f"a run on {modality.name}"
-            raise ModalityError(must_be("teacher", "pretrain", wanted, f"{spec}, a run on {model.modality.name}"))
-        return _from_model(model, modality)
-    if modality.name != "image":
-        raise ModalityError(must_be("teacher", "pretrain", f"a run on {modality.name}: timm has pictures only", spec))
-    from selftaught.encoders import hub
-
-    size, mean, std = hub.published_input(spec)
-    encoder = hub.make(spec, (modality.shape()[0], *size), pretrained=True)
-
-    def reread(x: Tensor) -> Tensor:
-        raw = modality.denormalise(x[:, None])[:, 0].movedim(-1, 1).to(x.dtype)
-        scale = 255.0 if modality.dtype == "uint8" else 65535.0 if modality.dtype == "uint16" else 1.0
-        centre, spread = (torch.tensor(each, device=x.device).view(1, -1, 1, 1) for each in (mean, std))
-        return (raw / scale - centre) / spread
-
-    return Frozen(encoder, reread, tuple(size))
-
-
-def _from_model(model: Model, modality: Any) -> Frozen:
-    def reread(x: Tensor) -> Tensor:
-        return model.modality.normalise(modality.denormalise(x[:, None]), x.dtype)[:, 0]
-
-    return Frozen(model.encoder, reread, tuple(model.modality.shape()[1:]))
 
 
 def defaults(adopted: bool) -> list[tuple[str, float, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -100,11 +101,31 @@ def published(name: str) -> dict[str, Any]:
         path = hub.try_to_load_from_cache(facts.hf_hub_id, file)
         if isinstance(path, str):
             return {"file": path}
+    if error := _silence():
+        raise _out_of_reach(name, error) from error
+    return {}
+
+
+def refuse_out_of_reach(spec: str, file: str) -> None:
+    """A folder, a name whose ``file`` is in the local cache, or one that the network may have; else EncoderError."""
+    import huggingface_hub as hub
+
+    if os.path.isdir(spec) or isinstance(hub.try_to_load_from_cache(spec, file), str):
+        return
+    if error := _silence():
+        hint = f"Connect to the network, or give a folder made by save_pretrained. ({_said(error)})"
+        raise EncoderError(f"There is no folder {spec!r}, and no model of that name within reach.", hint=hint)
+
+
+def _silence() -> Exception | None:
+    """Why the place of the published weights does not answer; asked soon, where libraries would try for minutes."""
+    import huggingface_hub as hub
+
     try:
         hub.get_session().head(hub.constants.ENDPOINT, timeout=PATIENCE)
     except Exception as error:  # no name server, no route, a proxy's refusal, offline mode
-        raise _out_of_reach(name, error) from error
-    return {}
+        return error
+    return None
 
 
 def published_input(name: str) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
@@ -237,5 +258,9 @@ def _resolve(stem: str, name: str, shape: Sequence[int], pretrained: bool) -> st
 def _out_of_reach(name: str, error: Exception) -> EncoderError:
     return EncoderError(
         must_be("pretrained", name, "False while its published weights are out of reach", True),
-        hint=f"Connect to the network, or start from random weights. ({type(error).__name__}: {error})",
+        hint=f"Connect to the network, or start from random weights. ({_said(error)})",
     )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -7,7 +7,8 @@ Where we depart, and why: features are compared by their cosine, as their scale 
 are to the last 4,096 samples (SEED: 65,536) in the teacher's space. One changed view, the same for both networks.
 
 Costs: a forward pass of the teacher for each view, without gradient. Any encoder learns from any teacher of its kind of
-data: ``--teacher RUN`` or ``--teacher NAME`` (a timm name, with its published weights).
+data: ``--teacher RUN`` or ``--teacher NAME`` (published weights: a timm name, or a model of transformers, by its name
+on the hub or the folder that it was saved to).
 """
 
 from __future__ import annotations
