@@ -80,6 +80,7 @@ def _fit(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...] | list[float]) ->
             model.classes_ = made[-1].classes_
         with warnings.catch_warnings():  # where classes come apart, weak regularisation has no end to reach
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "Line Search failed")  # at the end of what float64 can tell apart
             made.append(model.fit(x, y))
     return made
 
