@@ -23,9 +23,9 @@ Made by `make bench-methods` (hours, in the background; it goes on where it stop
 of wall-clock on two cores, start-up included (planned in steps before the first one; the last column is what it took),
 with the small convnet at 48 pixels (`msn`: a small vision transformer, for it drops tokens) and each method's own
 defaults. Nothing here was tuned on these sets, but `simsiam`'s predictor and `deep_infomax`'s second view, which were
-chosen on scenes100's training part, and `byol`'s last batch norm, on clothing112's. kNN and linear use all labels of the training part, fine-tuning 10 labels per
-class, drawn once; accuracy on the test part in per cent. `supcon` learns from the training labels; `distill` from a
-`simclr` run of the same time, which is extra. Ordered by kNN.
+chosen on scenes100's training part, and `byol`'s last batch norm, on clothing112's. kNN and linear use all labels of
+the training part, fine-tuning 10 labels per class, drawn once; accuracy on the test part in per cent. `supcon` learns
+from the training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by kNN.
 
 So short a time favours methods that see each picture often, and those with small views or teachers see it less. A
 method that stands low here after {minutes:g} minutes is slow to start, not refuted. A small vision transformer, which
