@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import selftaught as st
 from selftaught import config
-from selftaught.commands import choices, preparation
+from selftaught.commands import choices, encoder_choice
 from selftaught.commands.start import Start, rates
 from selftaught.encoders import make
 from selftaught.encoders.auto import Choice
@@ -133,8 +133,8 @@ def test_auto_learns_as_suits_the_encoder_that_auto_comes_to(pictures, tmp_path,
         asked.append((tuple(shape), count, device))
         return Choice("vit_tiny", (16, 16), options, "vit_tiny at 16 pixels.")
 
-    monkeypatch.setattr(preparation, "choose", chosen)
-    monkeypatch.setattr(preparation, "find_device", lambda: "cuda")
+    monkeypatch.setattr(encoder_choice, "choose", chosen)
+    monkeypatch.setattr(encoder_choice, "find_device", lambda: "cuda")
     monkeypatch.setattr(choices, "MANY", 65)
     few = st.pretrain(pictures, out=tmp_path / "few", steps=1, **SETTINGS)
     assert few.config["derived"]["method"] == "simclr" and len(asked) == 1

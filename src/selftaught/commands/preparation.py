@@ -6,7 +6,6 @@ machine, or another version's idea of "auto", does not change it midway.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from selftaught import catalog, config
 from selftaught.commands import choices, misfits, start
+from selftaught.commands.encoder_choice import EncoderChoice
 from selftaught.commands.model import load_modality, modality_state
 from selftaught.commands.run import Run
 from selftaught.commands.samples import hold_out, measure, open_samples, read_again
@@ -27,8 +27,7 @@ from selftaught.data.index import Index
 from selftaught.data.keys import stream_key
 from selftaught.data.labels import read_labels
 from selftaught.data.loader import Loader, Order
-from selftaught.encoders import check, make
-from selftaught.encoders.auto import choose
+from selftaught.encoders import make
 from selftaught.errors import RunError
 from selftaught.train.devices import find_device, launched, refuse_devices
 from selftaught.types import Method, Plan
@@ -49,6 +48,7 @@ class Preparation:
         self.labels: np.ndarray | None = None  # (N,) class numbers: watched, learned from by supervised methods alone
         self.method: Method | None = None
         self.start = self._start() if request["from_"] is not None and not before else None
+        self.choice = EncoderChoice(request, self.saved, self.start, self.derived)
         self.adopted = False  # whether the method goes on with weights of the starting run
         if request["devices"] is not None and not launched():
             refuse_devices(request["devices"], find_device())
@@ -103,7 +103,7 @@ class Preparation:
             name, why = choices.method(
                 self.modality.default_method,
                 before=before[0] if before else "",
-                encoder=self._encoder_to_come(),
+                encoder=self.choice.to_come(self.samples),
                 count=len(self.samples.index),
                 batch_size=self.request["batch_size"],
                 teacher=self.request["teacher"] is not None,
@@ -114,20 +114,6 @@ class Preparation:
         self.derived.add("method", name, why)
         if options:
             self.derived.add("method_options", options)
-
-    def _encoder_to_come(self) -> str:
-        """The encoder's name, and what "auto" will come to where the method may depend on it; else ""."""
-        asked, count = self.request["encoder"], len(self.samples.index)
-        if not isinstance(asked, dict) or self.start is not None:
-            return ""
-        if asked["name"] != "auto":
-            return asked["name"]
-        device = find_device()
-        if device == "cpu" or count < choices.MANY or self.modality.default_encoder != "auto":
-            return ""
-        rows, _ = hold_out(count, self.request["seed"])
-        measure(self.samples, rows, self.request["seed"])
-        return choose(self.modality.shape(), len(rows), device=device).name
 
     def _make_method(self, group: dict[str, Any]) -> Method:
         name, options = group["name"], {key: value for key, value in group.items() if key != "name"}
@@ -170,7 +156,7 @@ class Preparation:
         """The data measured, then encoder and method built under a keyed seed."""
         assert self.method is not None
         self.measure()
-        name, options = self._encoder()
+        name, options = self.choice.named()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_key(self.request["seed"], "weights") % 2**63)
             pretrained = self.request["pretrained"] and not self.saved
@@ -192,77 +178,20 @@ class Preparation:
         assert self.method is not None
         self.plan: Plan = change_plan(self.method.needs().plan, **self.request["views"])
         if not self.saved and self.start is None:
-            self._refuse_size()
+            self.choice.refuse_size()
             measure(self.samples, self.train_rows, self.request["seed"])
-            self._choose()
-        self.derived.add("modality", self.modality.name, "by content" if self._is_auto("modality") else "")
+            self.choice.choose(self.samples, self.train_rows, method=self.method, device=self.device)
+        self.derived.add(
+            "modality", self.modality.name, "by content" if self.request["modality"]["name"] == "auto" else ""
+        )
         self.derived.add("shape", list(self.modality.shape()))
         if (whole := list(self.modality.plain_shape())) != list(self.modality.shape()):
             self.derived.add("whole_shape", whole, "random crops show things larger than whole pictures do")
-
-    def _refuse_size(self) -> None:
-        """A picture size that the named encoder cannot take, where both were given: before a pixel is decoded."""
-        asked, given = self.request["encoder"], self._modality_options()
-        if isinstance(asked, dict) and asked["name"] != "auto" and given.get("size"):
-            options = {key: value for key, value in asked.items() if key != "name"}
-            check(asked["name"], (given.get("channels") or 3, given["size"], given["size"]), **options)
 
     def preprocessing(self) -> dict[str, Any]:
         """Which modality, its options and what it measured: enough to read other data in the same way."""
         given = {key: value for key, value in (self.request["modality"] or {}).items() if key != "name"}
         return modality_state(self.modality.name, given, self.modality)
-
-    def _is_auto(self, group: str) -> bool:
-        value = self.request[group]
-        return isinstance(value, dict) and value.get("name", "auto") == "auto"
-
-    def _choose(self) -> None:
-        """The encoder where nobody named one, and with it the input size where nobody gave that either."""
-        if not self._is_auto("encoder"):
-            return
-        own = self.modality.default_encoder
-        if own != "auto":
-            self.derived.add("encoder", own, f"the usual one for {self.modality.name}")
-            self.derived.add("encoder_options", {})
-            return
-        minutes = self.request["minutes"]
-        choice = choose(self.modality.shape(), len(self.index), device=self.device, minutes=minutes)
-        assert self.method is not None
-        if self.method.needs().hides == "drop" and choice.name == "small":
-            why = f"{type(self.method).__name__} drops tokens, which a convnet cannot"
-            choice = dataclasses.replace(choice, name="vit_tiny", options={}, reason=why)
-        self.derived.add("encoder", choice.name, choice.reason)
-        self.derived.add("encoder_options", choice.options)
-        given = {key: value for key, value in self._modality_options().items() if value}  # 0 = not given
-        chosen, whole = choice.size, choice.whole or choice.size
-        as_they_are = tuple(self.modality.shape()[1:]) == chosen and tuple(self.modality.plain_shape()[1:]) == whole
-        if not as_they_are and not given.get("size"):
-            sizes = {"size": chosen[0], "whole_size": whole[0]}
-            self.samples.modality = catalog.load("modality", self.modality.name)(**{**sizes, **given})
-            measure(self.samples, self.train_rows, self.request["seed"])
-
-    def _modality_options(self) -> dict[str, Any]:
-        return {key: value for key, value in self.request["modality"].items() if key != "name"}
-
-    def _encoder(self) -> tuple[Any, dict[str, Any]]:
-        """(name, configuration or module; options): asked for, chosen, or what the run started with."""
-        asked = self.request["encoder"]
-        if self.start is not None:
-            config = self.start.model.encoder.config()
-            self.derived.add("encoder", config["name"], f"that of {self.start.run.folder}, with its weights")
-            return config, {}
-        if not isinstance(asked, dict):
-            self.derived.add("encoder", type(asked).__name__)
-            return asked, {}
-        if self.saved:
-            started = self.saved["derived"]["encoder_config"]
-            self.derived.add("encoder", started["name"])
-            return started, {}
-        options = {key: value for key, value in asked.items() if key != "name"}
-        if self._is_auto("encoder"):
-            return self.derived.values["encoder"], {**self.derived.values["encoder_options"], **options}
-        self.derived.add("encoder", asked["name"])
-        return asked["name"], options
 
     # --- batches -------------------------------------------------------------------------------------------------
 
