@@ -54,3 +54,20 @@ def test_methods_and_modalities_can_be_asked_for_in_python():
     assert "simclr" in st.methods(quiet=True)
     assert st.methods("simclr", quiet=True)["temperature"]["default"] > 0
     assert "image" in st.modalities(quiet=True)
+
+
+def test_columns_never_run_into_each_other(capsys):
+    """Names as long as deepcluster_v2 and teacher_temperature, families as long as mutual information."""
+    st.methods()
+    for line, (name, facts) in zip(
+        capsys.readouterr().out.splitlines(), _by_family(st.methods(quiet=True)), strict=True
+    ):
+        assert line.split(None, 1)[0] == name and f"{facts['family']}  " in line and line.endswith(facts["summary"])
+    st.methods("distill")
+    said = capsys.readouterr().out
+    for name, facts in st.methods("distill", quiet=True).items():
+        assert f"  {name}  " in said and f"  {facts['help']} (" in said
+
+
+def _by_family(listed):
+    return sorted(listed.items(), key=lambda pair: (pair[1]["family"], pair[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from selftaught import catalog
@@ -64,6 +65,11 @@ def _say(quiet: bool, *lines: str) -> None:
         print("\n".join(lines))
 
 
+def _width(words: Iterable[str]) -> int:
+    """Of a column that holds them all, with a gap."""
+    return max(map(len, words), default=0) + 2
+
+
 def _list(kind: str, name: str | None, fact: str, quiet: bool) -> dict[str, Any]:
     if name is not None:
         return _options(catalog.title(kind, name), catalog.signature(kind, name), quiet)
@@ -72,14 +78,17 @@ def _list(kind: str, name: str | None, fact: str, quiet: bool) -> dict[str, Any]
         for each in catalog.names(kind)
     }
     inside = sorted(listed.items(), key=lambda pair: (pair[1][fact], pair[0]))
-    _say(quiet, *(f"{each:<14}{facts[fact]:<18}{facts['summary']}" for each, facts in inside))
+    wide, wider = _width(listed), _width(facts[fact] for facts in listed.values())
+    _say(quiet, *(f"{each:<{wide}}{facts[fact]:<{wider}}{facts['summary']}" for each, facts in inside))
     return listed
 
 
 def _options(title: str, parameters: list[catalog.Parameter], quiet: bool) -> dict[str, Any]:
     options = {one.name: {"must be": one.wanted(), "default": one.default, "help": one.help} for one in parameters}
+    width = _width(options)
     lines = [
-        f"  {key:<18}{each['help']} ({each['must be']}; default {each['default']})" for key, each in options.items()
+        f"  {key:<{width}}{each['help']} ({each['must be']}; default {each['default']})"
+        for key, each in options.items()
     ]
     _say(quiet, f"{title}:" if options else f"{title} has no options.", *lines)
     return options
