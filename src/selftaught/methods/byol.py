@@ -6,7 +6,7 @@ Where we depart, and why: the teacher follows at 0.99 at first (the paper: 0.996
 would hardly move a slower one), hidden layers are 1,024 wide (4,096), crops keep 20 % at least (8 %). Projections are
 centred by a last batch norm, as in MoCo v3 and SimSiam (the paper has none): what all samples have in common is most of
 an untrained network's projection, and in 190 steps on photographs predicting it let the effective rank fall to 22
-instead of 37, and cost two to four points of linear accuracy (docs/log.md).
+instead of 37, and cost two to four points of linear accuracy (one seed on each of two sets, docs/log.md).
 
 Costs: a second forward pass per view, without gradient, and a second copy of the encoder.
 """
