@@ -10,7 +10,7 @@ last epoch. The untrained encoder is a row of its own ("untrained"). One line a 
 ``benchmarks/results/methods.jsonl``; lines that are there are not measured again. ``--keep`` moves each run into a
 folder, for a probe to come. ``make docs`` makes docs/benchmarks.md of the lines.
 
-A plan of ``--minutes`` rests on a rehearsal of seconds: where something else ran just then, the run is far from its time.
+A plan of ``--minutes`` rests on a rehearsal of seconds: where something else ran just then, it is far off.
 A run outside of ``NEAR`` is measured again, three times at most; its row goes to ``methods_discarded.jsonl``.
 """
 
