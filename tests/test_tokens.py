@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from selftaught.ops.tokens import all_positions, at_positions, enlarge, keep, put_back, shrink
+from selftaught.ops.tokens import (
+    all_positions,
+    at_positions,
+    cells,
+    enlarge,
+    from_cells,
+    keep,
+    put_back,
+    shrink,
+    wave_positions,
+)
 from selftaught.types import Tokens
 
 
@@ -92,3 +104,34 @@ def test_shrink_keeps_cells_that_hold_anything(space, grid, stride):
     for place in torch.cartesian_prod(*[torch.arange(size) for size in grid]).reshape(-1, len(grid)).tolist():
         block = valid[(slice(None), *(slice(at * stride, (at + 1) * stride) for at in place))]
         assert torch.equal(small[(slice(None), *place)], block.flatten(1).any(1))
+
+
+def test_cells_are_what_lies_under_the_tokens():
+    x = torch.arange(2 * 2 * 4 * 6, dtype=torch.float32).view(2, 2, 4, 6)
+    found = cells(x, (2, 3))
+    assert found.shape == (2, 6, 8)
+    for b in range(2):
+        for n, (row, column) in enumerate((r, c) for r in range(2) for c in range(3)):
+            patch = x[b, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]  # (C, 2, 2)
+            assert torch.equal(found[b, n], patch.permute(1, 2, 0).flatten())
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid"), [((3, 12), (4,)), ((1, 13), (4,)), ((3, 7, 9), (2, 3)), ((2, 4, 5, 6), (2, 2, 3))]
+)
+def test_cells_come_back(shape: tuple[int, ...], grid: tuple[int, ...]):
+    x = torch.randn(2, *shape)
+    assert torch.equal(from_cells(cells(x, grid), grid, shape), x)
+
+
+def test_cells_past_the_end_are_zero():
+    assert cells(torch.ones(1, 1, 5), (2,)).tolist() == [[[1, 1, 1], [1, 1, 0]]]
+
+
+def test_positions_are_sines_and_cosines_of_each_axis():
+    table = wave_positions((3, 4), 10)
+    assert table.shape == (12, 10)
+    for n, (row, column) in enumerate((r, c) for r in range(3) for c in range(4)):
+        waves = [1.0, 10_000**-0.5]
+        expected = [f(place * w) for place in (row, column) for f in (math.sin, math.cos) for w in waves]
+        assert table[n].tolist() == pytest.approx([*expected, 0, 0], abs=1e-6)

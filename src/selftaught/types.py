@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -69,6 +70,7 @@ class Views:
     observed: dict[str, np.ndarray] = field(default_factory=dict)
     hidden: dict[str, np.ndarray] = field(default_factory=dict)  # True = hidden, (V, N)
     drawn: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # group -> {"box": (V, 2 ndim), "flip": (V,)}
+    # and, under the name of its pretext, (V,) int64 which value each view got; or what was taken away (colours)
     target: Any = None
 
 
@@ -166,6 +168,7 @@ class ViewGroup:
     photometry: tuple[Photometry, ...] = (Photometry(),)  # one for all, or one per view (BYOL's two differ)
     stream: str = ""  # which of the sample's streams; "" = the only one
     companion: str = ""  # "neighbour" = views of the next or previous sample in time; "" = of the sample itself
+    pretext: str = ""  # one of the modality's discrete transformations, applied last; "auto" = its first; "" = none
 
 
 Plan = tuple[ViewGroup, ...]
@@ -264,14 +267,16 @@ class Method(nn.Module):
 
     Hyper-parameters are keyword arguments of ``__init__`` (the signature is the configuration); weights are made in
     ``build``, which gets the encoders. A method sees tensors and encoders, never files, devices, ranks or the loop.
-    ``samples`` is set before ``build``: how many training samples there are, for what is kept of each (memory banks,
-    assignments); ``batch.index`` is in [0, samples).
+    Two facts are set before ``build``: ``samples``, how many training samples there are, for what is kept of each
+    (memory banks, assignments), ``batch.index`` being in [0, samples); and ``pretext``, the modality's transformations
+    and how many values each has, of which a plan may ask for one.
     """
 
     family: ClassVar[str] = ""  # "contrastive", "non-contrastive", …: the heading in ``selftaught methods``
     couples: ClassVar[bool] = False  # True = samples meet in the loss: accumulation runs ``forward`` twice
     minimum_batch: ClassVar[int] = 2  # the fewest samples that there is anything to learn from
     samples: int = 0
+    pretext: Mapping[str, int] = MappingProxyType({})
 
     def needs(self) -> Needs:
         """What the method asks for; called before ``build``, so it depends on hyper-parameters only."""
@@ -294,6 +299,14 @@ class Method(nn.Module):
     def before_epoch(self, sweep: Callable[[], Iterable[tuple[Tensor, Outputs]]], clock: Clock) -> None:
         """For clustering targets: ``sweep()`` yields (index, outputs in eval mode) over the training samples."""
 
+    def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
+        """For people: name of a column -> (B, C, *space), normalised as the views are, or (B, Y, X, 3) uint8 pictures.
+
+        {} = nothing to show.
+        What went in, what was hidden, what came back. Called in eval mode, without a graph, on a few samples.
+        """
+        return {}
+
     def groups(self, encoders: Encoders) -> dict[str, dict[str, Any]]:
         """Parameter-name prefix -> {"rate": factor, "weight_decay": x, "betas": …, "frozen_until": fraction}."""
         return {}
@@ -313,6 +326,8 @@ class Modality(Protocol):
     def default_method(self) -> str: ...
     @property
     def default_encoder(self) -> str: ...
+    @property
+    def pretext(self) -> Mapping[str, int]: ...
 
     def items(self, path: str) -> Iterable[Item]: ...
     def read(self, item: Item) -> Sample: ...

@@ -30,6 +30,13 @@ def refuse_missing(method: Method, request: Mapping[str, Any]) -> None:
 def refuse(method: Method, encoder: Any, modality: Any, plan: Plan, name: str) -> None:
     """An encoder, called ``name``, that cannot take the views' sizes, or do what the method asks of it."""
     needs, title = method.needs(), type(method).__name__
+    for group in plan:
+        if group.pretext and group.pretext not in {*modality.pretext, *(["auto"] if modality.pretext else [])}:
+            known = ", ".join(modality.pretext) or "none"
+            raise MethodError(
+                f"{title} needs data of which {group.pretext!r} can be asked. Got {modality.name}.",
+                hint=f"With {modality.name}: {known}.",
+            )
     channels, *space = modality.shape()
     for group in plan:  # each refuses a size that it cannot take: small views, then whole samples
         encoder.grid((channels, *(max(1, round(side * group.size)) for side in space)))

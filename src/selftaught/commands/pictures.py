@@ -1,13 +1,15 @@
-"""Grids of samples and views for a person to look at."""
+"""Grids of samples, of views and of what a method makes of them, for a person to look at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from selftaught.types import Batch, Modality
 
@@ -31,14 +33,40 @@ def write_views(path: Path, batches: Iterable[Batch], modality: Modality, *, row
     return _write(path, _side_by_side(lines))
 
 
+def write_shown(path: Path, columns: Mapping[str, Tensor], modality: Modality) -> Path:
+    """A row for each sample, two abreast, a column for each of ``Method.show``'s, with its name above."""
+    drawn = [_drawn(data.cpu(), modality) for data in columns.values()]
+    lines = [[fitting(column[row]) for column in drawn] for row in range(len(drawn[0]))]
+    grid = _side_by_side(lines, most=2)
+    names = [*columns] * min(2, len(lines))
+    return _write(path, [[_name(name, cell.shape[1]) for name, cell in zip(names, grid[0], strict=True)], *grid])
+
+
+def _drawn(data: Tensor, modality: Any) -> list[np.ndarray]:
+    """Each sample as a picture; uint8 is one already."""
+    if data.dtype == torch.uint8:
+        return list(data.numpy())
+    return [modality.picture(one) for one in modality.denormalise(data.float()).numpy()]
+
+
+def _name(text: str, width: int) -> np.ndarray:
+    """A word in black on white, as wide as the cells below it."""
+    cell = np.full((18, width, 3), 255, np.uint8)
+    return cv2.putText(cell, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)  # type: ignore[return-value]
+
+
 def _side_by_side(lines: list[list[np.ndarray]], most: int = 4) -> list[list[np.ndarray]]:
     """Several samples in one line of the grid, so that the picture is not a ribbon."""
     return [[cell for line in lines[start : start + most] for cell in line] for start in range(0, len(lines), most)]
 
 
 def cell_of(modality: Any, view: np.ndarray) -> np.ndarray:
+    """A view as a cell of a grid."""
+    return fitting(modality.picture(view))
+
+
+def fitting(picture: np.ndarray) -> np.ndarray:
     """(Y, X, 3) uint8, small ones enlarged without blur so that pixels stay pixels."""
-    picture = modality.picture(view)
     height, width = picture.shape[:2]
     scale = CELL / max(height, width)
     scale = max(1, int(scale)) if scale >= 1 else scale
@@ -47,13 +75,15 @@ def cell_of(modality: Any, view: np.ndarray) -> np.ndarray:
 
 
 def _write(path: Path, lines: Sequence[Sequence[np.ndarray]]) -> Path:
-    height = max(cell.shape[0] for line in lines for cell in line) + GAP
+    heights = [max(cell.shape[0] for cell in line) + GAP for line in lines]
     width = max(cell.shape[1] for line in lines for cell in line) + GAP
-    canvas = np.full((height * len(lines) + GAP, width * max(map(len, lines)) + GAP, 3), 255, np.uint8)
-    for y, line in enumerate(lines):
+    canvas = np.full((sum(heights) + GAP, width * max(map(len, lines)) + GAP, 3), 255, np.uint8)
+    top = GAP
+    for line, height in zip(lines, heights, strict=True):
         for x, cell in enumerate(line):
-            top, left = y * height + GAP, x * width + GAP
+            left = x * width + GAP
             canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+        top += height
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(".png", canvas[..., ::-1])[1].tobytes())
     return path

@@ -167,7 +167,7 @@ class Preparation:
             self.encoders: dict[str, Any] = {"encoder": self.encoder}
             if self.request["teacher"] is not None:
                 self.encoders["teacher"] = make_teacher(os.fspath(self.request["teacher"]), self.modality)
-            self.method.samples = len(self.index)
+            self.method.samples, self.method.pretext = len(self.index), self.modality.pretext
             self.method.build(self.encoders)
             if self.start is not None:
                 self.adopted = self.start.adopt(self.method, self.derived.values["method"])

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from selftaught import config
-from selftaught.commands import pictures
+from selftaught.commands import pictures, shown
 from selftaught.commands.choices import PRECISIONS
 from selftaught.commands.model import save_encoder
 from selftaught.commands.preparation import Preparation, health_rows
@@ -110,7 +110,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
     assert parts.method is not None
     task = Task(parts.encoders, parts.method, parts.modality.normalise)
     try:
-        return fit(
+        result = fit(
             task,
             parts.batches(fabric.global_rank, fabric.world_size),
             settings,
@@ -121,6 +121,9 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
             progress=make_progress() if watch and not request["quiet"] else None,
             sweep=lambda: once(parts.index, parts.modality, workers=parts.workers),
         )
+        if watch:
+            shown.write(parts, task, fabric.device)
+        return result
     finally:
         if watch:
             _write_quarantine(parts)

@@ -147,16 +147,6 @@ def mean_of_valid(values: Tensor, valid: Tensor | None) -> Tensor:
     return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def to_map(values: Tensor, grid: Sequence[int]) -> Tensor:
-    """(B, N, D) -> (B, D, *grid) without a copy: channels-last in memory where the tokens are contiguous."""
-    return values.transpose(1, 2).unflatten(2, tuple(grid))
-
-
-def to_tokens(maps: Tensor) -> Tensor:
-    """(B, D, *grid) -> (B, N, D) without a copy."""
-    return maps.flatten(2).transpose(1, 2)
-
-
 def whole_grid(values: Tensor, grid: Sequence[int], valid: Tensor | None = None) -> Tokens:
     """Tokens of a whole grid, in order."""
     return Tokens(values, all_positions(len(values), grid, values.device), tuple(grid), valid)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.encoders.base import Context, to_tokens
+from selftaught.encoders.base import Context
 from selftaught.encoders.whole import Whole, as_context
+from selftaught.ops.tokens import to_tokens
 from selftaught.types import Tokens
 
 

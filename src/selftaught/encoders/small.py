@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selftaught.encoders.base import Context, Encoder, normal_layers, refuse_partial, to_map, to_tokens, whole_grid
+from selftaught.encoders.base import Context, Encoder, normal_layers, refuse_partial, whole_grid
 from selftaught.errors import EncoderError, must_be
-from selftaught.ops.tokens import shrink
+from selftaught.ops.tokens import shrink, to_map, to_tokens
 from selftaught.types import Tokens
 
 STAGES = 4

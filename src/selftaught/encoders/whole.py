@@ -13,16 +13,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from selftaught.encoders.base import (
-    Context,
-    Encoder,
-    normal_layers,
-    refuse_partial,
-    to_map,
-    to_tokens,
-    whole_grid,
-)
+from selftaught.encoders.base import Context, Encoder, normal_layers, refuse_partial, whole_grid
 from selftaught.errors import EncoderError, must_be
+from selftaught.ops.tokens import to_map, to_tokens
 from selftaught.types import Tokens
 
 

@@ -19,6 +19,15 @@ def two_views(*, smallest: float = 0.2, colour: float = 1.0, blur: float = 0.5, 
     return (ViewGroup(VIEWS, count, 1.0, geometry, (Photometry(colour=colour, blur=blur),)),)
 
 
+def one_view(*, smallest: float = 0.2) -> Plan:
+    """One crop of a sample, mirrored half of the time and not changed otherwise, as methods that predict it need it.
+
+    ``smallest``: share of the sample that it keeps at least, in (0, 1].
+    """
+    plain = Photometry(colour=0.0, gray=0.0, blur=0.0, noise=0.0)
+    return (ViewGroup(VIEWS, 1, 1.0, Geometry(scale=(smallest, 1.0)), (plain,)),)
+
+
 def unlike_views(*, smallest: float = 0.2, colour: float = 0.5) -> Plan:
     """Two views drawn alike but for blur and solarisation, as Grill et al. 2020 (BYOL, appendix B) have them.
 

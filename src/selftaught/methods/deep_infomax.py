@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from selftaught.methods.base import VIEWS, two_views
 from selftaught.nn.batchwise import gather, rank
 from selftaught.nn.blocks import frozen
+from selftaught.ops.losses import at_least_single
 from selftaught.ops.mask import uniform
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
@@ -101,7 +102,7 @@ class DeepInfoMax(Method):
                 rows = _across(outputs[vector], seen)
                 terms[name] = (weight * rows.sum(), len(rows))
         if self.prior:
-            fooled, drawn, taken = (_at_least_single(outputs[name]) for name in ("fooled", "drawn", "taken"))
+            fooled, drawn, taken = (at_least_single(outputs[name]) for name in ("fooled", "drawn", "taken"))
             terms["prior"] = (self.prior * F.softplus(-fooled).sum(), fooled.numel())
             terms["adversary"] = ((F.softplus(-drawn) + F.softplus(taken)).sum(), drawn.numel())
         return terms or {"nothing": (outputs["z"].sum() * 0, 1)}
@@ -124,7 +125,7 @@ def jensen_shannon(vectors: Float[Tensor, "b D"], places: Float[Tensor, "B N D"]
     softplus(-score), mean over the sample's own places, plus softplus(score), mean over all places of all others.
     ``vectors`` are samples ``start`` to ``start + b`` of ``places``. In [0, inf); 2 log 2 where scores are 0.
     """
-    vectors, places = _at_least_single(vectors), _at_least_single(places)
+    vectors, places = at_least_single(vectors), at_least_single(places)
     scores = torch.einsum("bd,ond->bon", vectors, places) / vectors.shape[1] ** 0.5
     row = torch.arange(len(vectors), device=vectors.device)
     own = scores[row, start + row]  # (b, N)
@@ -153,7 +154,3 @@ def _width(encoder: Any, layer: int | None) -> int:
     _, middle = _with_middle(encoder, sample, layer)
     encoder.train(training)
     return middle.shape[2]
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftaught.types import Batch, Item, Plan, Sample, Stream, Views
+from selftaught.errors import MethodError, must_be
+from selftaught.types import Batch, Item, Plan, Sample, Stream, ViewGroup, Views
 
 
 class Modality:
@@ -25,7 +26,8 @@ class Modality:
     extensions: ClassVar[frozenset[str]] = frozenset()  # lower case, with the dot: which files of a folder are its own
     default_method: ClassVar[str] = "simclr"
     default_encoder: ClassVar[str] = "auto"
-    pretext: ClassVar[Mapping[str, int]] = {}  # discrete transformations and how many values each has: {"rotation": 4}
+    pretext: ClassVar[Mapping[str, int]] = {}  # discrete transformations and how many values each has: {"rotation": 4};
+    # the first is what "auto" means, 0 values stand for one whose label is no class (colour)
 
     @classmethod
     def claims(cls, shape: tuple[int, ...], kind: str) -> float:
@@ -106,6 +108,23 @@ class Modality:
     def toy(self, n: int, seed: int = 0) -> list[Sample]:
         """Synthetic samples of two classes (``target`` 0 or 1), so that the whole matrix of tests runs offline."""
         raise NotImplementedError
+
+
+def pretext_of(modality: Modality, group: ViewGroup) -> str:
+    """The transformation that a group asks for, "" for none. Raises MethodError for one that the modality has not."""
+    if group.pretext == "auto" and modality.pretext:
+        return next(iter(modality.pretext))
+    if group.pretext and group.pretext not in modality.pretext:
+        known = ", ".join(modality.pretext) or "none"
+        wanted = f"one of those that {modality.name} data have ({known})"
+        raise MethodError(must_be("pretext", f"ViewGroup {group.name!r}", wanted, group.pretext))
+    return group.pretext
+
+
+def draw_values(rng: np.random.Generator, count: int, values: int) -> np.ndarray:
+    """(V,) int64 in [0, values), each value as often as any other where there are enough views, in random order."""
+    rounds = [rng.permutation(values) for _ in range(-(-count // values))]
+    return np.concatenate(rounds)[:count].astype(np.int64)
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -5,8 +5,8 @@ a JPEG is decoded at the smallest scale that the crops allow. A picture has colo
 brightness and contrast are all that changes in its values.
 
 The order of random numbers is fixed: group by group of the plan, first the geometry (unless an earlier group of the
-same geometry drew it), 22 numbers per box and one per flip, then ten per view for the photometry. So a group added to a
-plan changes nothing in the groups before it, and switching blur off does not move a crop.
+same geometry drew it), 22 numbers per box and one per flip, then ten per view for the photometry, then the values of a
+pretext. So a group added to a plan changes nothing in the groups before it, and switching blur off moves no crop.
 Source: Chen et al. 2020 (SimCLR, arXiv:2002.05709), appendix A; departures are stated in ``ops/photo.py``.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError, must_be
 from selftaught.formats import arrays, pictures
-from selftaught.modalities.base import Modality
+from selftaught.modalities.base import Modality, draw_values, pretext_of
 from selftaught.ops import photo, pixels, spatial
 from selftaught.types import Batch, Item, Photometry, Plan, Sample, ViewGroup, Views
 
@@ -37,7 +37,7 @@ class Image(Modality):
     extensions = pictures.EXTENSIONS | arrays.EXTENSIONS
     default_method = "simclr"
     default_encoder = "auto"
-    pretext = {"rotation": 4}
+    pretext = {"rotation": 4, "colour": 0}
 
     def __init__(
         self,
@@ -129,13 +129,14 @@ class Image(Modality):
         shape = sample.data.shape[:2]
         drawn, shared = [], {}
         for group in plan:  # everything random comes first: what to decode depends on it
-            drawn.append((*_places(rng, group, shared, shape), rng.random((group.count, photo.DRAWS)).tolist()))
+            place, draws = _places(rng, group, shared, shape), rng.random((group.count, photo.DRAWS)).tolist()
+            drawn.append((*place, draws, self._turns(rng, group)))
         sizes = [self.size_of(group) for group in plan]
         share = max(
             spatial.share_needed(boxes, size, shape=shape) for (boxes, *_), size in zip(drawn, sizes, strict=True)
         )
         picture, views = self._pixels(sample.data, share), Views({}, target=sample.target)
-        for group, size, (boxes, flips, draws) in zip(plan, sizes, drawn, strict=True):
+        for group, size, (boxes, flips, draws, turns) in zip(plan, sizes, drawn, strict=True):
             cuts = spatial.snap(boxes, size, shape=picture.shape[:2])
             views.streams[group.name] = np.stack(
                 [
@@ -144,7 +145,31 @@ class Image(Modality):
                 ]
             )
             views.drawn[group.name] = {"box": _shares(cuts, picture.shape), "flip": flips}
+            self._pretext(views, group, turns)
         return views
+
+    def _turns(self, rng: np.random.Generator, group: ViewGroup) -> np.ndarray | None:
+        """(V,) quarter turns of a group's views, None where they are not turned."""
+        return draw_values(rng, group.count, 4) if pretext_of(self, group) == "rotation" else None
+
+    def _pretext(self, views: Views, group: ViewGroup, turns: np.ndarray | None) -> None:
+        """Turns a group's views (counter-clockwise, without interpolation), or takes their colour and keeps it apart.
+
+        Of colour, ``drawn`` holds (V, Y, X, 3) uint8 Lab as OpenCV stores it: L 255 / 100, a + 128, b + 128.
+        """
+        made, drawn = views.streams[group.name], views.drawn[group.name]
+        if turns is not None:
+            views.streams[group.name] = np.stack(
+                [np.rot90(one, k) for one, k in zip(made, turns.tolist(), strict=True)]
+            )
+            drawn["rotation"] = turns
+        elif pretext_of(self, group) == "colour":
+            if made.shape[-1] != 3:
+                raise MethodError(
+                    must_be("modality", "a method that predicts colour", "in colour", f"{made.shape[-1]} channels")
+                )
+            drawn["colour"] = np.stack([photo.lab(one, low=self.low, high=self.high) for one in made])
+            views.streams[group.name] = np.stack([photo.recolour(one, photo.GRAY) for one in made])
 
     def plain(self, sample: Sample) -> Views:
         """The short side resized to ``whole_size`` (ratio 1: a square loses no border), then the centre.

@@ -6,7 +6,8 @@ marked in ``observed`` (True = observed) and take the channel's mean, which is 0
 Time is mirrored only if asked for: most series have a direction.
 
 The order of random numbers is fixed: group by group of the plan, two per window and one per flip, then per view C
-for dropped channels and C (T + 5) normal ones for the disturbances.
+for dropped channels and C (T + 5) normal ones for the disturbances, then the values of a pretext: forwards or
+backwards, the order of three thirds, or readings mirrored about their channel's mean.
 Source: Um et al. 2017 (arXiv:1706.00527) for the disturbances; Eldele et al. 2021 (TS-TCC, arXiv:2106.14112) for their
 use in contrastive learning. We depart in cutting windows and in adding drift rather than multiplying by it, so that a
 channel around zero drifts as well.
@@ -14,6 +15,7 @@ channel around zero drifts as well.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -24,11 +26,12 @@ from torch import Tensor
 
 from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError, must_be
 from selftaught.formats import arrays
-from selftaught.modalities.base import Modality
+from selftaught.modalities.base import Modality, draw_values, pretext_of
 from selftaught.ops import signal
 from selftaught.types import Item, Photometry, Plan, Sample, ViewGroup, Views
 
 LAYOUTS = ("auto", "nct", "ntc")
+ORDERS = list(itertools.permutations(range(3)))  # of the thirds of a view
 COLOURS = np.array([[31, 119, 180], [214, 39, 40], [44, 160, 44], [148, 103, 189], [255, 127, 14], [23, 190, 207]])
 
 
@@ -39,6 +42,7 @@ class Series(Modality):
     extensions = arrays.EXTENSIONS
     default_method = "simclr"
     default_encoder = "small"
+    pretext = {"direction": 2, "order": 6, "sign": 2}
 
     def __init__(
         self,
@@ -142,10 +146,23 @@ class Series(Modality):
                 self._view(sample, rng, tuple(window), flip, light, max(1, round(self._length() * group.size)))
                 for window, flip, light in zip(windows.tolist(), flips.tolist(), lights, strict=True)
             ]
+            drawn: dict[str, np.ndarray] = {"box": windows.astype(np.float32), "flip": flips}
+            if name := pretext_of(self, group):
+                drawn[name] = draw_values(rng, group.count, self.pretext[name])
+                made = [self._changed(*one, name, value) for one, value in zip(made, drawn[name].tolist(), strict=True)]
             views.streams[group.name] = np.stack([x for x, _ in made])
             views.observed[group.name] = np.stack([observed for _, observed in made])
-            views.drawn[group.name] = {"box": windows.astype(np.float32), "flip": flips}
+            views.drawn[group.name] = drawn
         return views
+
+    def _changed(self, x: np.ndarray, observed: np.ndarray, name: str, value: int) -> tuple[np.ndarray, np.ndarray]:
+        """A view under one value of a pretext: 0 leaves it as it is."""
+        if name == "direction":
+            return (x[:, ::-1], observed[:, ::-1]) if value else (x, observed)
+        if name == "sign":
+            return (2 * self._mean()[:, None] - x if value else x), observed
+        order = np.concatenate([np.array_split(np.arange(x.shape[1]), 3)[part] for part in ORDERS[value]])
+        return x[:, order], observed[:, order]
 
     def plain(self, sample: Sample) -> Views:
         """The whole series at the input length."""

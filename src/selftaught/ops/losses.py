@@ -7,7 +7,7 @@ Similarities and statistics are taken in float32 at least, whatever the encoder 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,7 +46,7 @@ def vicreg_terms(z: Float[Tensor, "B V D"], *, eps: float = 1e-4) -> dict[str, T
     The paper's text and its code differ by constants: eq. 5 sums where the code takes the mean over D in the invariance
     and over the two views in the variance. The published weights (25, 25, 1) belong to the code, so we follow it.
     """
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    z = at_least_single(z)
     batch, views, dim = z.shape
     centred = z - z.mean(0)
     spread = (centred.square().sum(0) / (batch - 1) + eps).sqrt()  # (V, D)
@@ -101,11 +101,32 @@ def swapped(
     return -(target * (log_share.sum(1, keepdim=True) - own)).sum((1, 2))
 
 
+def squared_error(
+    back: Float[Tensor, b * shape], target: Float[Tensor, b * shape], hidden: Bool[Tensor, b * mask] | None = None
+) -> Float[Tensor, " b"]:
+    """The mean squared error of each sample, over all its values or those that are ``hidden`` (True); in [0, inf)."""
+    far = (at_least_single(back) - at_least_single(target)).square()
+    if hidden is None:
+        return far.flatten(1).mean(1)
+    weight = hidden.expand_as(far).flatten(1)
+    return (far.flatten(1) * weight).sum(1) / weight.sum(1)
+
+
+def told_wrong(scores: Float[Tensor, "*shape K"], truth: Int[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """The cross-entropy of scores with the true classes, summed over all of them; log K each where all are alike."""
+    return F.cross_entropy(at_least_single(scores).flatten(0, -2), truth.flatten(), reduction="sum")
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """In float32, or in float64 where it is: what losses are taken in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def log_shares(scores: Float[Tensor, "*shape K"], *, temperature: float) -> Float[Tensor, "*shape K"]:
     """Logarithm of the softmax over the last axis, in float32 at least."""
-    return F.log_softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)) / temperature, dim=-1)
+    return F.log_softmax(at_least_single(scores) / temperature, dim=-1)
 
 
 def unit(z: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
     """Every vector divided by its length, in float32 at least."""
-    return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=-1)
+    return F.normalize(at_least_single(z), dim=-1)

@@ -29,6 +29,7 @@ from selftaught.ops.spatial import by_channels
 _YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB = np.linalg.inv(_YIQ)
 _ORDERS = tuple(itertools.permutations(("brightness", "contrast", "saturation", "hue")))
+GRAY = np.pad(np.broadcast_to(LUMA, (3, 3)), ((0, 0), (0, 1))).astype(np.float32)  # the matrix of ``gray`` alone
 DRAWS = 10  # uniform numbers that the photometry of one view takes, used or not
 
 
@@ -126,6 +127,17 @@ def solarise(view: Shaped[ndarray, "Y X C"], *, low: float = 0.0, high: float = 
     if view.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return by_channels(lambda part: cv2.LUT(part, _SOLARISED), view)
     return np.where(view >= (low + high) / 2, low + high - view, view).astype(view.dtype)
+
+
+def lab(view: Shaped[ndarray, "Y X 3"], *, low: float = 0.0, high: float = 255.0) -> Shaped[ndarray, "Y X 3"]:
+    """CIE Lab of an sRGB view as OpenCV stores it in uint8: L 255 / 100, a + 128, b + 128.
+
+    Values that are not 8 bit are taken as sRGB from ``low`` to ``high``.
+    """
+    if view.dtype != np.uint8:
+        share = (view.astype(np.float32) - low) / max(high - low, 1e-12)
+        view = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+    return cv2.cvtColor(view, cv2.COLOR_RGB2LAB)
 
 
 def _step(name: str, amount: float, matrix: ndarray, mean: ndarray, low: float) -> ndarray:

@@ -1,4 +1,5 @@
-"""Tokens of a grid: dropping the hidden ones, putting them back, and moving masks between coarse and fine grids.
+"""Tokens of a grid: dropping the hidden ones, putting them back, moving masks between coarse and fine grids; and the
+cells of an input that lie under the tokens, which is what masked methods predict.
 
 Masks say in their name what True means: ``hidden`` (True = hidden from the model), ``valid`` (False = padding).
 A mask drawn on a coarse grid is enlarged to a finer one with the strides of a padded convolution: cell i of n at
@@ -58,6 +59,16 @@ def all_positions(batch: int, grid: Sequence[int], device: torch.device | None =
     return torch.arange(math.prod(grid), device=device).expand(batch, -1)
 
 
+def to_map(values: Float[Tensor, "B N D"], grid: Sequence[int]) -> Float[Tensor, "B D *grid"]:
+    """(B, N, D) -> (B, D, *grid) without a copy: channels-last in memory where the tokens are contiguous."""
+    return values.transpose(1, 2).unflatten(2, tuple(grid))
+
+
+def to_tokens(maps: Float[Tensor, "B D *grid"]) -> Float[Tensor, "B N D"]:
+    """(B, D, *grid) -> (B, N, D) without a copy."""
+    return maps.flatten(2).transpose(1, 2)
+
+
 def enlarge(cells: Bool[Tensor, "B N"], grid: Sequence[int], finer: Sequence[int]) -> Bool[Tensor, "B M"]:
     """A mask on ``grid`` seen on the ``finer`` grid that it was strided from."""
     mask = cells.unflatten(1, tuple(grid))
@@ -75,6 +86,57 @@ def shrink(valid: Bool[Tensor, "B ..."], grid: Sequence[int]) -> Bool[Tensor, "B
         shape = (*mask.shape[:axis], few, *mask.shape[axis + 1 :])
         mask = torch.zeros(shape, dtype=torch.int32, device=mask.device).index_add_(axis, order, mask.int()) > 0
     return mask.flatten(1)
+
+
+def cells(x: Float[Tensor, "B C *space"], grid: Sequence[int]) -> Float[Tensor, "B N P"]:
+    """What lies under each token: P values of a cell, its axes first, then channels.
+
+    Cells are ceil(size / number) wide along each axis; what the last ones have beyond the input's end is zero.
+    """
+    widths = cell_widths(x.shape[2:], grid)
+    missing = [width * few - size for width, few, size in zip(widths, grid, x.shape[2:], strict=True)]
+    if any(missing):
+        x = F.pad(x, [pad for size in reversed(missing) for pad in (0, size)])
+    axes = len(grid)
+    split = x.unflatten(2, (grid[0], widths[0]))
+    for axis in range(1, axes):
+        split = split.unflatten(2 + 2 * axis, (grid[axis], widths[axis]))
+    order = (0, *range(2, 2 + 2 * axes, 2), *range(3, 3 + 2 * axes, 2), 1)
+    return split.permute(order).flatten(1 + axes).flatten(1, axes)
+
+
+def from_cells(
+    values: Float[Tensor, "B N P"], grid: Sequence[int], shape: Sequence[int]
+) -> Float[Tensor, "B C *space"]:
+    """The way back from ``cells`` to inputs of ``shape`` (C, *space)."""
+    channels, *space = shape
+    widths, axes = cell_widths(space, grid), len(grid)
+    split = values.unflatten(2, (*widths, channels)).unflatten(1, tuple(grid))
+    order = (0, 1 + 2 * axes, *(place for axis in range(axes) for place in (1 + axis, 1 + axes + axis)))
+    whole = split.permute(order)
+    for axis in range(axes):
+        whole = whole.flatten(2 + axis, 3 + axis)
+    return whole[(slice(None), slice(None), *(slice(size) for size in space))]
+
+
+def cell_widths(space: Sequence[int], grid: Sequence[int]) -> tuple[int, ...]:
+    """How wide a token's cell is along each axis of an input."""
+    return tuple(-(-size // few) for size, few in zip(space, grid, strict=True))
+
+
+def wave_positions(grid: Sequence[int], dim: int) -> Float[Tensor, "N D"]:
+    """Fixed positions of a whole grid: sines and cosines of each axis' place at wavelengths from 2 pi to 10,000 * 2 pi.
+
+    Vaswani et al. 2017, section 3.5, with an equal part of ``dim`` for each axis, sines first, the first axis first;
+    what does not divide stays 0.
+    """
+    axes = len(grid)
+    waves = dim // (2 * axes)
+    places = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
+    rates = 10_000.0 ** -(torch.arange(waves, dtype=torch.float64) / max(1, waves))
+    angles = [place.flatten()[:, None] * rates for place in places]
+    parts = [part for angle in angles for part in (angle.sin(), angle.cos())]
+    return F.pad(torch.cat(parts, dim=1), (0, dim - 2 * waves * axes)).float()
 
 
 def _under(few: int, many: int, device: torch.device) -> Int[Tensor, " many"]:

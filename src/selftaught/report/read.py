@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+_PICTURES = ("samples", "views", "shown")
 _MARKS = ("run.yaml", "metrics.csv", "health.json", "evaluation.json", "environment.json", "checkpoints", "encoder")
 _TABLES = {
     "thumbnails": ("id", "png"),
@@ -72,7 +73,7 @@ def read_run(folder: Path) -> Run:
     run.evaluation = _json(run, "evaluation.json")
     run.metrics = _metrics(run)
     run.quarantine = _quarantine(run)
-    run.pictures = {name: data for name in ("samples", "views") if (data := _bytes(run, f"pictures/{name}.png"))}
+    run.pictures = {name: data for name in _PICTURES if (data := _bytes(run, f"pictures/{name}.png"))}
     for name, columns in _TABLES.items():
         found = _table(run, name, columns)
         if found is not None:

@@ -17,10 +17,15 @@ _PICTURES = {
     ),
     "views": (
         "What the encoder was shown",
-        "Randomly transformed copies of the same samples. The encoder learned that copies of one sample belong "
-        "together: what you cannot recognise here, it was told to ignore.",
+        "The same samples as the method got them, cropped and changed at random. Where copies of one sample are to "
+        "belong together, the encoder was told to ignore what you cannot recognise here.",
+    ),
+    "shown": (
+        "What it made of samples that it did not learn from",
+        "What went in, what of it could be seen, and what came back.",
     ),
 }
+_ALWAYS = ("samples", "views")  # a run that lacks them is not whole; not every method has something to show
 _MEASURES = {  # column -> (heading, what it says)
     "rankme": (
         "Effective rank",
@@ -74,16 +79,14 @@ def command(run: Run, name: str) -> str:
 
 
 def pictures(run: Run) -> Html:
-    """The sample grid and the views."""
+    """The sample grid, the views, and what came back where a method gives something back."""
     shown = []
     for name, (title, text) in _PICTURES.items():
         if name in run.pictures:
             caption = tag("figcaption", tag("strong", title + ". "), text)
             shown.append(tag("figure", picture(run.pictures[name], f"{title}: a grid of pictures"), caption))
-    if len(shown) < len(_PICTURES):
-        lacking = " and ".join(
-            f"{title.lower()} ({name}.png)" for name, (title, _) in _PICTURES.items() if name not in run.pictures
-        )
+    if lacks := [name for name in _ALWAYS if name not in run.pictures]:
+        lacking = " and ".join(f"{_PICTURES[name][0].lower()} ({name}.png)" for name in lacks)
         shown.append(missing(f"No picture of {lacking}. They are made by:", command(run, "pretrain")))
     return section("What it saw", "pictures", tag("div", *shown, class_="pair"))
 
