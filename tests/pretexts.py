@@ -115,3 +115,18 @@ def left(method: Method, samples: list[Sample] | None = None, *, steps: int, lr:
     train(task, samples, steps=steps, lr=lr)
     outputs = outputs_on(task, samples)
     return float(total(method, outputs) / total(method, {**outputs, "back": torch.zeros_like(outputs["back"])}))
+
+
+def unexplained(method: Method, *, steps: int, lr: float = 3e-3) -> tuple[float, float]:
+    """(error, spread) after a training on discs, for targets that are a teacher's: the squared error of what was to be
+    told, as a share of the targets' variance between samples; and that variance, which a collapse makes 0.
+    """
+    samples = discs(32)
+    task = task_on(method, samples)
+    train(task, samples, steps=steps, lr=lr)
+    outputs = outputs_on(task, samples)
+    target = outputs["target"]
+    weight = outputs["weight"] if "weight" in outputs else outputs["hidden"].float()
+    around = (target - target.mean(0)).square().mean(-1)
+    error = (outputs["back"] - target).square().mean(-1)
+    return float((error * weight).sum() / (around * weight).sum()), float(around.mean())

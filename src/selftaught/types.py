@@ -307,6 +307,23 @@ class Method(nn.Module):
         """
         return {}
 
+    def generate(self, encoders: Encoders, p: Tensor, clock: Clock) -> Tensor:
+        """New samples (len(p), C, *space), normalised as the views are; ``p`` keys the noise. For methods that can."""
+        raise NotImplementedError
+
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """(B,) how badly each sample is explained, on a scale of the method's own; lower = more as expected.
+
+        Where views of one sample are compared: one less the mean cosine of their projections. Methods that give a
+        sample back, or bound its likelihood, say how far off they are.
+        """
+        z = outputs.get("z")
+        if z is None or z.ndim != 3 or z.shape[1] < 2:
+            raise NotImplementedError
+        unit = nn.functional.normalize(z.float(), dim=-1)
+        views = z.shape[1]
+        return 1 - (unit.sum(1).square().sum(-1) - views) / (views * (views - 1))
+
     def groups(self, encoders: Encoders) -> dict[str, dict[str, Any]]:
         """Parameter-name prefix -> {"rate": factor, "weight_decay": x, "betas": …, "frozen_until": fraction}."""
         return {}

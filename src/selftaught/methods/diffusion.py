@@ -1,0 +1,123 @@
+"""Diffusion autoencoder: a small network takes noise away from a sample, and the encoder tells it what the sample is.
+
+Preechakul, Chatthee, Wizadwongsa & Suwajanakorn 2022, "Diffusion Autoencoders: Toward a Meaningful and Decodable
+Representation", eq. 6 and 7: the encoder's vector conditions a denoiser that is trained by the noise's squared error
+(Ho et al. 2020, eq. 14); samples are made without noise on the way (Song et al. 2021, DDIM, eq. 12).
+
+Where we depart, and why: a U-Net of two halvings, for small pictures; levels of noise are drawn anywhere between none
+and all, along a cosine (Nichol & Dhariwal 2021, eq. 17); new samples start from a Gaussian fitted to the training's own
+vectors (the paper: a second diffusion model). Up to half the noise can be told without the encoder; the rest is what
+the encoder is for.
+
+Costs: one view, and the U-Net at full resolution, which is most of a step. ``selftaught generate`` makes new samples,
+in ``steps`` passes each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.methods.base import VIEWS, one_view
+from selftaught.nn.batchwise import total
+from selftaught.nn.unet import UNet
+from selftaught.ops.losses import squared_error
+from selftaught.ops.mask import uniform
+from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
+
+LEAST = 1e-3  # share of the way to all noise at which levels begin and, from the other end, stop
+
+
+class Diffusion(Method):
+    """``forward`` gives z (B, latent), what the denoiser is told; back and target (B, C, *space), the noise."""
+
+    family = "generative"
+    mean: Tensor  # (latent,) of z over the last steps
+    square: Tensor  # (latent, latent) mean of z z^T
+
+    def __init__(
+        self,
+        *,
+        latent: Annotated[int, "in [1, inf)", "numbers that the denoiser is told of a sample"] = 128,
+        width: Annotated[int, "in [4, inf)", "features of the denoiser's first stage"] = 32,
+        steps: Annotated[int, "in [1, 1000]", "passes in which a sample is made"] = 20,
+        smallest: Annotated[float, "in (0, 1]", "share of the sample that a crop keeps at least"] = 0.5,
+    ) -> None:
+        super().__init__()
+        self.latent, self.width, self.steps, self.smallest = latent, width, steps, smallest
+
+    def needs(self) -> Needs:
+        return Needs(plan=one_view(smallest=self.smallest))
+
+    def build(self, encoders: Encoders) -> None:
+        encoder = encoders["encoder"]
+        self.enter = nn.Linear(encoder.dim, self.latent)
+        self.denoiser = UNet(encoder.shape, self.latent, width=self.width)
+        self.register_buffer("mean", torch.zeros(self.latent))
+        self.register_buffer("square", torch.eye(self.latent))
+
+    def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
+        view = batch[VIEWS].data[:, 0]  # (B, C, *space)
+        z = self.enter(encoders["encoder"](view).pooled)
+        level = uniform(clock.noise("level", batch.p, (1,)))[:, 0].to(view.device)
+        noise = clock.noise("noise", batch.p, view.shape[1:]).to(view)
+        return {"z": z, "back": self.denoiser(noisy(view, noise, level), level, z), "target": noise}
+
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        return squared_error(outputs["back"], outputs["target"])
+
+    def loss(self, outputs: Outputs, clock: Clock) -> Terms:
+        rows = self.energy(outputs, clock)
+        return {"noise": (rows.sum(), len(rows))}
+
+    def after_step(self, outputs: Outputs, clock: Clock) -> None:
+        z = outputs["z"].to(self.mean)
+        sums = total(torch.cat([z.T @ z, z.sum(0)[None], z.new_full((1, self.latent), len(z))]))
+        speed = max(0.01, 1 / (clock.step + 1))
+        self.square.lerp_(sums[:-2] / sums[-1, 0], speed)
+        self.mean.lerp_(sums[-2] / sums[-1, 0], speed)
+
+    def made(self, z: Tensor, noise: Tensor) -> Tensor:
+        """Samples (B, C, *space) out of noise and what the denoiser is told (DDIM, without noise on the way)."""
+        x = noise
+        levels = torch.linspace(1 - LEAST, LEAST, self.steps + 1, device=x.device)
+        for now, after in zip(levels, levels[1:], strict=False):
+            level = now.expand(len(x))
+            told = self.denoiser(x, level, z)
+            signal, spoilt = shares(now)
+            clean = ((x - spoilt * told) / signal).clamp(-6, 6)  # in spreads of the data
+            signal, spoilt = shares(after)
+            x = signal * clean + spoilt * told
+        return x
+
+    def generate(self, encoders: Encoders, p: Tensor, clock: Clock) -> Tensor:
+        covariance = self.square - self.mean[:, None] * self.mean + 1e-5 * torch.eye(self.latent).to(self.mean)
+        values, vectors = torch.linalg.eigh(covariance)
+        drawn = clock.noise("vector", p, (self.latent,)).to(self.mean)
+        z = self.mean + (drawn * values.clamp(min=0).sqrt()) @ vectors.T
+        shape = encoders["encoder"].shape
+        return self.made(z, clock.noise("generate", p, shape).to(z))
+
+    def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
+        """Input, two samples out of other noise that are told the same, halfway to the next, and a new one."""
+        view = batch[VIEWS].data[:, 0]
+        z = self.enter(encoders["encoder"](view).pooled)
+        first, second = (clock.noise(name, batch.p, view.shape[1:]).to(z) for name in ("first", "second"))
+        halfway = z.lerp(z.roll(-1, 0), 0.5)
+        back = {"back": self.made(z, first), "again": self.made(z, second), "1/2 to next": self.made(halfway, first)}
+        return {"input": view, **back, "new": self.generate(encoders, batch.p, clock)}
+
+
+def shares(level: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the sample and of noise there is at a level in [0, 1]: their squares sum to 1."""
+    angle = level.clamp(LEAST, 1 - LEAST) * math.pi / 2
+    return angle.cos(), angle.sin()
+
+
+def noisy(x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+    """Samples (B, C, *space) with noise of a level (B,) each (Ho et al. 2020, eq. 4)."""
+    signal, spoilt = (share.view(-1, *[1] * (x.ndim - 1)).to(x) for share in shares(level))
+    return signal * x + spoilt * noise
