@@ -11,6 +11,8 @@ import pytest
 
 from selftaught import cli
 
+COMMANDS = ("demo", "pretrain", "diagnose", "evaluate", "embed", "generate", "energy", "report", "methods")
+
 
 def answer(capsys, *words: str) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of one command line, in this process."""
@@ -22,11 +24,11 @@ def answer(capsys, *words: str) -> tuple[int, str, str]:
 def test_overview_names_every_command(capsys):
     code, out, _ = answer(capsys, "--help")
     assert code == 0
-    for name in ("demo", "pretrain", "diagnose", "evaluate", "embed", "report", "methods", "modalities", "encoders"):
+    for name in (*COMMANDS, "modalities", "encoders"):
         assert f"\n  {name} " in out
 
 
-@pytest.mark.parametrize("name", ["demo", "pretrain", "diagnose", "evaluate", "embed", "report", "methods"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_every_command(capsys, name):
     code, out, _ = answer(capsys, name, "--help")
     assert code == 0 and f"usage: selftaught {name}" in out

@@ -12,8 +12,8 @@ import selftaught as st
 from selftaught import catalog
 
 NAMES = [
-    "Model", "Run", "SelftaughtError", "demo", "diagnose", "embed", "encoders", "evaluate", "load", "methods",
-    "modalities", "pretrain", "report",
+    "Model", "Run", "SelftaughtError", "demo", "diagnose", "embed", "encoders", "energy", "evaluate", "generate",
+    "load", "methods", "modalities", "pretrain", "report",
 ]  # fmt: skip
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from selftaught.commands.demo import demo
     from selftaught.commands.diagnose import diagnose
     from selftaught.commands.embed import embed
+    from selftaught.commands.energy import energy
     from selftaught.commands.evaluate import evaluate
+    from selftaught.commands.generate import generate
     from selftaught.commands.inventory import encoders, methods, modalities
     from selftaught.commands.model import Model, load
     from selftaught.commands.pretrain import pretrain
@@ -41,7 +43,9 @@ __all__ = [
     "diagnose",
     "embed",
     "encoders",
+    "energy",
     "evaluate",
+    "generate",
     "load",
     "methods",
     "modalities",
@@ -57,7 +61,9 @@ _HOME = {
     "diagnose": "commands.diagnose",
     "embed": "commands.embed",
     "encoders": "commands.inventory",
+    "energy": "commands.energy",
     "evaluate": "commands.evaluate",
+    "generate": "commands.generate",
     "load": "commands.model",
     "methods": "commands.inventory",
     "modalities": "commands.inventory",

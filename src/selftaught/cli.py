@@ -19,7 +19,10 @@ from selftaught import catalog
 from selftaught.catalog import REQUIRED, Parameter
 from selftaught.errors import ConfigError, Interrupted, RequestError, SelftaughtError, WorkerError, nearest
 
-ORDER = ("demo", "pretrain", "diagnose", "evaluate", "embed", "report", "run", "methods", "modalities", "encoders")
+ORDER = (
+    "demo", "pretrain", "diagnose", "evaluate", "embed", "generate", "energy", "report", "run", "methods", "modalities",
+    "encoders",
+)  # fmt: skip
 EVERYWHERE = ("json", "debug", "help")
 Options = dict[str, dict[str, str]]  # group -> option -> value as typed
 

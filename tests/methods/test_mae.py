@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from selftaught.encoders import make
-from selftaught.methods.mae import MAE, error, normalised
-from selftaught.ops.tokens import cells
+from selftaught.methods.mae import MAE, error
+from selftaught.ops.tokens import cells, normalised
 from selftaught.types import Batch, Clock, Stream
 from tests.methods.check import CLOCK, drawn, gradients_are_right, outputs_of, total
 from tests.pretexts import left

@@ -19,7 +19,12 @@ GAP = 4
 
 def write_samples(path: Path, batch: Batch, modality: Modality, *, columns: int = 8) -> Path:
     """Untouched samples, as the encoder sees them after training."""
-    cells = [cell_of(modality, view) for view in batch["plain"].data[:, 0].numpy()]
+    return write_cells(path, batch["plain"].data[:, 0].numpy(), modality, columns=columns)
+
+
+def write_cells(path: Path, samples: np.ndarray, modality: Modality, *, columns: int = 8) -> Path:
+    """Samples as stored, in rows."""
+    cells = [cell_of(modality, sample) for sample in samples]
     return _write(path, [cells[start : start + columns] for start in range(0, len(cells), columns)])
 
 

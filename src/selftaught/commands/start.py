@@ -9,6 +9,7 @@ import torch
 
 from selftaught import catalog
 from selftaught.commands.model import load, load_modality, modality_state
+from selftaught.commands.parts import method_of
 from selftaught.commands.run import Run
 from selftaught.errors import ModalityError, must_be
 from selftaught.train.checkpoint import Store
@@ -41,9 +42,7 @@ class Start:
 
     def method(self, *, labels: bool) -> tuple[str, dict[str, Any]] | None:
         """Name and options of the run's method; None where it learns from a teacher, or from labels and has none."""
-        name, asked = self.run.config["derived"]["method"], self.run.config["request"]["method"]
-        options = self.run.config["derived"].get("method_options", {})
-        options |= {key: value for key, value in asked.items() if key != "name"}
+        name, options = method_of(self.run)
         needs = catalog.load("method", name)(**options).needs()
         if "teacher" in needs.encoders or (needs.labels and not labels):
             return None

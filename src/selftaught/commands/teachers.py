@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from selftaught import catalog
 from selftaught.commands.model import Model, load
+from selftaught.commands.parts import load_task
 from selftaught.errors import ModalityError, must_be
 from selftaught.types import Features
 
@@ -24,20 +26,40 @@ class Frozen(nn.Module):
     def __init__(self, encoder: nn.Module, reread: Callable[[Tensor], Tensor], size: tuple[int, ...]) -> None:
         """``reread``: the student's normalised input -> the teacher's; ``size``: the teacher's input per axis."""
         super().__init__()
-        self._held = (encoder.eval().requires_grad_(False),)  # in a tuple: torch registers modules alone
+        self._held: tuple[Any, ...] = (
+            encoder.eval().requires_grad_(False),
+        )  # in a tuple: torch registers modules alone
         self.reread, self.size = reread, size
         self.dim: int = encoder.dim  # type: ignore[assignment]
+        self.gives_tokens = bool(getattr(encoder, "gives_tokens", False))
+        self.token_dim: int = getattr(encoder, "token_dim", self.dim)
+        self.vocabulary = 0  # words that ``words`` knows
 
     def forward(self, x: Tensor) -> Features:
         """(B, C, *space) as the student gets it -> features."""
+        return self._held[0](self._seen(x))
+
+    def speak(self, method: Any) -> None:
+        """Takes the words of the method that the encoder was trained by, where it has any."""
+        if hasattr(method, "word_of"):
+            self._held = (self._held[0], method.eval().requires_grad_(False))
+            self.vocabulary = method.words
+
+    def words(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """(B, C, *space) as the student gets it -> (B, N) numbers of words, and their grid."""
+        encoder, method = self._held
+        return method.word_of(encoder, self._seen(x))
+
+    def _seen(self, x: Tensor) -> Tensor:
         x = self.reread(x)
         if tuple(x.shape[2:]) != self.size:
             mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(self.size)]
             x = F.interpolate(x, self.size, mode=mode, align_corners=False)
-        return self._held[0](x)
+        return x
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._held[0]._apply(fn, recurse)
+        for part in self._held:
+            part._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
 
@@ -52,7 +74,10 @@ def teacher(spec: str, modality: Any) -> Frozen:
         if model.modality.name != modality.name:
             wanted = f"a run on {modality.name}"
             raise ModalityError(must_be("teacher", "pretrain", wanted, f"{spec}, a run on {model.modality.name}"))
-        return _from_model(model, modality)
+        made = _from_model(model, modality)
+        if (Path(spec) / "parts" / "method").is_dir():
+            made.speak(load_task(spec).method)
+        return made
     if modality.name != "image":
         wanted = f"a run on {modality.name}: published models here look at pictures"
         raise ModalityError(must_be("teacher", "pretrain", wanted, spec))

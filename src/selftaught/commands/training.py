@@ -11,6 +11,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from selftaught import config
 from selftaught.commands import pictures, shown
 from selftaught.commands.choices import PRECISIONS
 from selftaught.commands.model import save_encoder
+from selftaught.commands.parts import save_method
 from selftaught.commands.preparation import Preparation, health_rows
 from selftaught.commands.run import Run, Speaker, command_line, environment
 from selftaught.data.loader import Loader, Order, once
@@ -214,6 +216,7 @@ def _write_end(parts: Preparation, result: Result, watch: Watch, best: Best) -> 
         shutil.rmtree(parts.out / "encoder", ignore_errors=True)
         kept.replace(parts.out / "encoder")
         return best.step
+    _save_method(parts, result.step)
     _save_encoder(parts, parts.out / "encoder", result.step)
     shutil.rmtree(kept, ignore_errors=True)
     return result.step
@@ -230,13 +233,24 @@ def _best(parts: Preparation) -> Path:
 
 def _save_encoder(parts: Preparation, folder: Path, step: int) -> None:
     facts = {"run": parts.request["method"], "step": step, "kept": "encoder"}
-    try:
+    with _or_say(f"The encoder of step {step} cannot be written to {str(folder)!r}"):
         save_encoder(folder, parts.encoder, parts.preprocessing(), facts)
+
+
+def _save_method(parts: Preparation, step: int) -> None:
+    assert parts.method is not None
+    folder = parts.out / "parts" / "method"
+    with _or_say(f"The method's own weights cannot be written to {str(folder)!r}"):
+        save_method(folder, parts.method, {"samples": len(parts.index), "step": step})
+
+
+@contextlib.contextmanager
+def _or_say(what: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         hint = "The last good checkpoint stands. Make room or grant permission, then start it again."
-        raise CheckpointError(
-            f"The encoder of step {step} cannot be written to {str(folder)!r}: {error}", hint=hint
-        ) from error
+        raise CheckpointError(f"{what}: {error}", hint=hint) from error
 
 
 # --- words -------------------------------------------------------------------------------------------------------

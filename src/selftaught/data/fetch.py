@@ -114,11 +114,16 @@ class Training:
 
 @dataclass
 class Evaluation:
-    """``[t]`` holds ``rows[t B : (t + 1) B]`` in order, plain; what is unreadable is left out and named."""
+    """``[t]`` holds ``rows[t B : (t + 1) B]`` in order; what is unreadable is left out and named.
+
+    Plain, or with the views of a plan, which are keyed by ``seed`` and the place in ``rows``.
+    """
 
     samples: Samples
     rows: np.ndarray
     batch_size: int
+    seed: int = 0
+    _key: Keyed | None = field(default=None, repr=False)
 
     def __getitem__(self, t: int) -> Answer:
         return _answer(self._batch, t)
@@ -128,12 +133,18 @@ class Evaluation:
         made, kept = [], []
         for p in positions:
             try:
-                made.append(self.samples.views(int(self.rows[p]), _NO_RANDOMNESS))
+                made.append(self.samples.views(int(self.rows[p]), self._keyed(int(p))))
                 kept.append(p)
             except (UnreadableError, OSError) as error:
                 bad.append((self.samples.index.name(int(self.rows[p])), _reason(error)))
         kept = np.array(kept, np.int64)
         return (self.samples.modality.collate(made, self.rows[kept], kept) if made else None), len(positions)
+
+    def _keyed(self, p: int) -> Any:
+        if self.samples.plan is None:
+            return _NO_RANDOMNESS
+        self._key = self._key or Keyed(self.seed, "once")
+        return self._key(p)
 
 
 _NO_RANDOMNESS: Any = None  # plain views take no generator; one that asked for it would fail at once

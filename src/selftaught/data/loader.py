@@ -186,6 +186,8 @@ def once(
     index: Index,
     modality: Modality,
     *,
+    plan: Plan | None = None,
+    seed: int = 0,
     indices: np.ndarray | Sequence[int] | None = None,
     batch_size: int = 64,
     workers: int = 0,
@@ -193,13 +195,15 @@ def once(
     unreadable: list[tuple[str, str]] | None = None,
     accept_unreadable: bool = False,
 ) -> Iterator[Batch]:
-    """Plain batches of ``indices`` (None = all), each sample once, in order; the last batch may be smaller.
+    """Batches of ``indices`` (None = all), each sample once, in order; the last batch may be smaller.
+
+    Plain, or with the views of ``plan``, keyed by ``seed``.
 
     ``batch.index`` says which samples they are, ``batch.p`` their place in ``indices``. What is unreadable is left
     *out* and named in ``unreadable``: a replacement would be counted as another sample's result.
     """
     rows = np.arange(len(index), dtype=np.int64) if indices is None else np.asarray(indices, np.int64)
-    data = Evaluation(Samples(index, modality, None, targets), rows, batch_size)
+    data = Evaluation(Samples(index, modality, plan, targets), rows, batch_size, seed)
     steps = range(-(-len(rows) // batch_size))
     feed = _Feed(
         data,

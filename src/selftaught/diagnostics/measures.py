@@ -14,6 +14,8 @@ on the hypersphere", ICML 2020.
 LiDAR: Thilak, Huang, Saremi, Dinh, Goh, Nakkiran, Susskind, Littwin, "LiDAR: Sensing Linear Probing Performance in
 Joint Embedding SSL Architectures", ICLR 2024.
 Drift: Kornblith, Norouzi, Lee, Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019.
+Frechet distance: Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs trained by a two time-scale update rule
+converge to a local Nash equilibrium", NeurIPS 2017.
 Spread: Chen, He, "Exploring simple Siamese representation learning", CVPR 2021, section 4.1.
 """
 
@@ -46,6 +48,21 @@ def rankme(z: Float[Tensor, "N D"], *, centre: bool = False) -> float:
         return 0.0
     share = values / values.sum()
     return float(torch.exp(torch.special.entr(share).sum()))
+
+
+def frechet(a: Float[Tensor, "N D"], b: Float[Tensor, "M D"]) -> float:
+    """Squared distance of two Gaussians with the mean and covariance of each set of features, in [0, inf).
+
+    |m_a - m_b|^2 + trace(A + B - 2 (A B)^1/2) (Heusel et al. 2017, eq. 6). Few samples make it too large: compare it
+    with what as many true samples are apart from each other.
+    """
+    a, b = _wide(a), _wide(b)
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    first, second = (torch.atleast_2d(torch.cov(one.T)) for one in (a, b))
+    values, vectors = torch.linalg.eigh(first)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    common = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    return max(0.0, float(means + first.trace() + second.trace() - 2 * common))
 
 
 def drift(z: Float[Tensor, "N D"], start: Float[Tensor, "N E"]) -> float:

@@ -31,7 +31,7 @@ class Context(Tokens):
     """Tokens after ``context``, with what is kept apart from the grid."""
 
     prefix: Tensor | None = None  # (B, P, D) class and register tokens; None = the model has none
-    causal: bool = False  # True = each token saw only those before it
+    causal: bool = False  # True = tokens did not see all others, the class token least of all
 
 
 class Encoder(nn.Module):
@@ -87,7 +87,8 @@ class Encoder(nn.Module):
         """Tokens that know of each other, and the outputs (B, N, D) of the ``layers`` asked for, in that order.
 
         ``hidden`` (B, N) bool, True = replaced by the mask vector, on the embed or the output grid.
-        ``attend``: "none" (all see all), "causal", or document ids (B, N) int; None = as the encoder was made.
+        ``attend``: "none" (all see all), "causal", document ids (B, N) int, or (B, N, N) bool, True = the row's token
+        may look at the column's; None = as the encoder was made.
         ``layers``: from 0; negative from the end, -1 the last (before any final norm).
         """
         raise NotImplementedError

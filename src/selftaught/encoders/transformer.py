@@ -80,16 +80,18 @@ class Transformer(Encoder):
         if isinstance(attend, str):
             _check_attend(self.name, attend)
         wanted = normal_layers(layers, self.depth, self.name)
-        documents = attend if isinstance(attend, Tensor) else None
+        documents = attend if isinstance(attend, Tensor) and attend.dtype != torch.bool else None
+        allowed = attend if isinstance(attend, Tensor) and documents is None else None
         causal = (attend if isinstance(attend, str) else self.attend) == "causal"
         position = tokens.position if documents is None else _restart(tokens.position, documents)
         values = self._replace(tokens, hidden, tokens.grid)
         x, prefix = self._with_positions(values, position, tokens.grid)
-        mask = _may_attend(tokens, prefix, causal=causal, documents=documents)
+        mask = _may_attend(tokens, prefix, causal=causal, documents=documents, allowed=allowed)
         x, outputs = self._through_blocks(x, mask, causal=causal, rope=self._rope(position, tokens.grid))
         x, outputs = self.net.norm(x), [outputs[layer][:, prefix:] for layer in wanted]
         kept_apart = x[:, :prefix] if prefix else None
-        return Context(x[:, prefix:], tokens.position, tokens.grid, tokens.valid, kept_apart, causal), outputs
+        partial = causal or allowed is not None
+        return Context(x[:, prefix:], tokens.position, tokens.grid, tokens.valid, kept_apart, partial), outputs
 
     def pool(self, tokens: Tokens) -> Tensor:
         if self.pooling != "own":
@@ -171,12 +173,15 @@ def _restart(position: Tensor, documents: Tensor) -> Tensor:
     return position - torch.where(starts, position, 0).cummax(dim=1).values
 
 
-def _may_attend(tokens: Tokens, prefix: int, *, causal: bool, documents: Tensor | None) -> Tensor | None:
+def _may_attend(
+    tokens: Tokens, prefix: int, *, causal: bool, documents: Tensor | None, allowed: Tensor | None
+) -> Tensor | None:
     """(B, 1, P + N, P + N) bool, True = row may look at column; None = timm's plain or causal attention does it.
 
-    With documents the prefix looks at itself alone, or it would carry one document's content into another.
+    With documents, or where it is said who may look at whom, the prefix looks at itself alone, or it would carry what
+    one token may not see to another.
     """
-    if tokens.valid is None and documents is None:
+    if tokens.valid is None and documents is None and allowed is None:
         return None
     batch, length = tokens.values.shape[:2]
     may = torch.ones(batch, length, length, dtype=torch.bool, device=tokens.values.device)
@@ -184,8 +189,10 @@ def _may_attend(tokens: Tokens, prefix: int, *, causal: bool, documents: Tensor 
         may = may & tokens.valid[:, None, :]
     if documents is not None:
         may = may & (documents[:, :, None] == documents[:, None, :])
+    if allowed is not None:
+        may = may & allowed
     may = F.pad(may, (prefix, 0, prefix, 0), value=True)
-    if documents is not None:
+    if documents is not None or allowed is not None:
         may[:, :prefix, prefix:] = False
     elif tokens.valid is not None:
         may[:, :prefix, prefix:] = tokens.valid[:, None, :]

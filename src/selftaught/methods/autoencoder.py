@@ -51,8 +51,12 @@ class Autoencoder(Method):
         z = self.enter(encoders["encoder"](view).pooled)
         return {"z": z, "back": self.decoder(z), "target": view}
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error."""
+        return squared_error(outputs["back"], outputs["target"])
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = squared_error(outputs["back"], outputs["target"])
+        rows = self.energy(outputs, clock)
         return {"input": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from selftaught.nn.batchwise import total
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.colour import classes, mean_colour, nearest, soft, to_rgb
 from selftaught.ops.losses import at_least_single, squared_error
-from selftaught.ops.tokens import to_map
+from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 SPAN = 110.0  # of a and b, about
@@ -67,7 +67,7 @@ class Colourisation(Method):
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
         view = batch[VIEWS]
         found = encoders["encoder"](view.data[:, 0])
-        back = self.decoder(to_map(found.tokens, found.grid))
+        back = self.decoder(map_of(found))
         return {"back": back, "ab": F.adaptive_avg_pool2d(colours(view.drawn["colour"][:, 0]).to(back), back.shape[2:])}
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:

@@ -72,8 +72,12 @@ class Data2Vec(Method):
         found = [at_least_single(one) for one in outputs or [tokens.values]]
         return torch.stack([F.layer_norm(one, one.shape[-1:]) for one in found]).mean(0)
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The error at hidden places."""
+        return error(outputs["back"], outputs["target"].detach(), outputs["hidden"], beta=self.beta)
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = error(outputs["back"], outputs["target"].detach(), outputs["hidden"], beta=self.beta)
+        rows = self.energy(outputs, clock)
         return {"places": (rows.sum(), len(rows))}
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from selftaught.methods.base import VIEWS, one_view
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
 from selftaught.ops.mask import uniform
-from selftaught.ops.tokens import to_map
+from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -54,7 +54,7 @@ class Denoising(Method):
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         noisy = self.spoilt(view, batch.p, clock)
         found = encoders["encoder"](noisy)
-        return {"noisy": noisy, "back": self.decoder(to_map(found.tokens, found.grid)), "target": view}
+        return {"noisy": noisy, "back": self.decoder(map_of(found)), "target": view}
 
     def spoilt(self, view: Tensor, p: Tensor, clock: Clock) -> Tensor:
         """The view under noise, of a level drawn for each sample, and with places of all channels set to 0."""
@@ -66,8 +66,12 @@ class Denoising(Method):
             noisy = noisy.masked_fill(gone.to(view.device), 0.0)
         return noisy
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error."""
+        return squared_error(outputs["back"], outputs["target"])
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = squared_error(outputs["back"], outputs["target"])
+        rows = self.energy(outputs, clock)
         return {"input": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:

@@ -67,6 +67,7 @@ class Diffusion(Method):
         return {"z": z, "back": self.denoiser(noisy(view, noise, level), level, z), "target": noise}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error of the noise, at the level that was drawn."""
         return squared_error(outputs["back"], outputs["target"])
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:

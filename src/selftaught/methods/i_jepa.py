@@ -108,8 +108,12 @@ class IJEPA(Method):
             hidden = torch.where(((~hidden).sum(1) < fewest)[:, None], wider, hidden)
         return boxes, hidden
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The error in the boxes."""
+        return error(outputs["back"], outputs["target"].detach(), outputs["weight"])
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = error(outputs["back"], outputs["target"].detach(), outputs["weight"])
+        rows = self.energy(outputs, clock)
         return {"boxes": (rows.sum(), len(rows))}
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from selftaught.methods.base import VIEWS, one_view
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
 from selftaught.ops.mask import block, block_size, uniform
-from selftaught.ops.tokens import to_map
+from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -52,7 +52,7 @@ class Inpainting(Method):
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         hidden = self.box(view, batch.p, clock)
         found = encoders["encoder"](view.masked_fill(hidden, 0.0))
-        return {"back": self.decoder(to_map(found.tokens, found.grid)), "target": view, "hidden": hidden}
+        return {"back": self.decoder(map_of(found)), "target": view, "hidden": hidden}
 
     def box(self, view: Tensor, p: Tensor, clock: Clock) -> Tensor:
         """(B, 1, *space): the same size for all samples of a step, another place for each."""
@@ -62,8 +62,12 @@ class Inpainting(Method):
         places = clock.noise("box", p, (len(space),)).to(view.device)
         return block(places, size, space).view(len(view), 1, *space)
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error in the box."""
+        return squared_error(outputs["back"], outputs["target"], outputs["hidden"])
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = squared_error(outputs["back"], outputs["target"], outputs["hidden"])
+        rows = self.energy(outputs, clock)
         return {"box": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:

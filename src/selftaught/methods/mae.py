@@ -23,10 +23,8 @@ from selftaught.methods.base import VIEWS, one_view
 from selftaught.nn.decoder import TokenDecoder
 from selftaught.ops.losses import at_least_single
 from selftaught.ops.mask import hidden_cells
-from selftaught.ops.tokens import cells, from_cells, keep, put_back, wave_positions
+from selftaught.ops.tokens import FEWEST_VALUES, cells, from_cells, keep, normalised, put_back, wave_positions
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
-
-FEWEST = 8  # values of a patch that have a mean and a spread to speak of
 
 
 class MAE(Method):
@@ -57,7 +55,7 @@ class MAE(Method):
         encoder = encoders["encoder"]
         grid = encoder.grid(encoder.shape)[1]
         patch = cells(torch.zeros(1, *encoder.shape), grid).shape[2]
-        self.normalise = self.asked and patch >= FEWEST
+        self.normalise = self.asked and patch >= FEWEST_VALUES
         position = wave_positions(grid, self.width or max(16, encoder.token_dim // 2))
         self.decoder = TokenDecoder(encoder.token_dim, patch, position, depth=self.depth, heads=self.heads)
 
@@ -71,8 +69,12 @@ class MAE(Method):
         back = self.decoder(whole, hidden, getattr(seen, "prefix", None))
         return {"back": back, "target": cells(view, tokens.grid), "hidden": hidden}
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error on hidden patches."""
+        return error(outputs["back"], outputs["target"], outputs["hidden"], normalise=self.normalise)
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = error(outputs["back"], outputs["target"], outputs["hidden"], normalise=self.normalise)
+        rows = self.energy(outputs, clock)
         return {"pixels": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
@@ -101,10 +103,3 @@ def error(
         target, _, _ = normalised(target)
     far = (back - target).square().mean(-1)
     return (far * hidden).sum(1) / hidden.sum(1)
-
-
-def normalised(patches: Float[Tensor, "B N P"]) -> tuple[Tensor, Tensor, Tensor]:
-    """(patches, mean, spread): each patch less its mean and by its spread, (x - mean) / sqrt(variance + 1e-6)."""
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    spread = (variance + 1e-6).sqrt()
-    return (patches - mean) / spread, mean, spread

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selftaught.methods.base import VIEWS, one_view
 from selftaught.ops.gradients import drawn_edges, edge_histograms
@@ -60,8 +60,12 @@ class MaskFeat(Method):
         tokens, _ = encoder.context(encoder.embed(view), hidden=hidden)
         return {"back": self.head(tokens.values), "target": target, "hidden": hidden}
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error on hidden cells."""
+        return squared_error(outputs["back"], outputs["target"], outputs["hidden"][..., None])
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = squared_error(outputs["back"], outputs["target"], outputs["hidden"][..., None])
+        rows = self.energy(outputs, clock)
         return {"edges": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:

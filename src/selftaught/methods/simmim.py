@@ -60,8 +60,12 @@ class SimMIM(Method):
         tokens, _ = encoder.context(encoder.embed(view), hidden=hidden)
         return {"back": self.head(tokens.values), "target": target, "hidden": hidden}
 
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean absolute error on hidden cells."""
+        return error(outputs["back"], outputs["target"], outputs["hidden"])
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = error(outputs["back"], outputs["target"], outputs["hidden"])
+        rows = self.energy(outputs, clock)
         return {"pixels": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:

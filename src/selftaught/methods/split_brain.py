@@ -21,7 +21,7 @@ from selftaught.errors import MethodError, must_be
 from selftaught.methods.base import VIEWS, one_view
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
-from selftaught.ops.tokens import to_map
+from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
@@ -65,7 +65,7 @@ class SplitBrain(Method):
         split = torch.einsum("ij,bj...->bi...", self.axes.to(view.dtype), view)
         shown = self.shown(split)  # (B, 2, C, *space)
         found = encoders["encoder"](shown.flatten(0, 1))
-        back = self.decoder(to_map(found.tokens, found.grid)).unflatten(0, shown.shape[:2])
+        back = self.decoder(map_of(found)).unflatten(0, shown.shape[:2])
         return {"back": back, "target": split[:, None].expand_as(back)}
 
     def shown(self, split: Tensor) -> Tensor:
@@ -74,12 +74,20 @@ class SplitBrain(Method):
         both = torch.stack([split.masked_fill(~first, 0.0), split.masked_fill(first, 0.0)], dim=1)
         return torch.einsum("ji,bvj...->bvi...", self.axes.to(split.dtype), both)
 
+    def rows(self, outputs: Outputs) -> dict[str, Tensor]:
+        """(B,) the mean squared error of either half as told from the other."""
+        asked = (("second", ~self.first), ("first", self.first))
+        return {
+            name: squared_error(outputs["back"][:, half][:, which], outputs["target"][:, half][:, which])
+            for half, (name, which) in enumerate(asked)
+        }
+
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The sum over both halves."""
+        return torch.stack(list(self.rows(outputs).values())).sum(0)
+
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        terms: Terms = {}
-        for half, (name, asked) in enumerate((("second", ~self.first), ("first", self.first))):
-            rows = squared_error(outputs["back"][:, half][:, asked], outputs["target"][:, half][:, asked])
-            terms[name] = (rows.sum(), len(rows))
-        return terms
+        return {name: (rows.sum(), len(rows)) for name, rows in self.rows(outputs).items()}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
         """Each half and what was told from it, with the half itself put back."""

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from selftaught.methods.base import VIEWS, one_view
 from selftaught.nn.decoder import SMOOTH, MapDecoder
 from selftaught.ops.losses import at_least_single
-from selftaught.ops.tokens import to_map
+from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
@@ -54,10 +54,14 @@ class SuperResolution(Method):
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         coarse = coarser(view, self.factor)
         found = encoders["encoder"](coarse)
-        return {"coarse": coarse, "back": coarse + self.decoder(to_map(found.tokens, found.grid)), "target": view}
+        return {"coarse": coarse, "back": coarse + self.decoder(map_of(found)), "target": view}
+
+    def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean absolute error."""
+        return (at_least_single(outputs["back"]) - at_least_single(outputs["target"])).abs().flatten(1).mean(1)
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        rows = (at_least_single(outputs["back"]) - at_least_single(outputs["target"])).abs().flatten(1).mean(1)
+        rows = self.energy(outputs, clock)
         return {"details": (rows.sum(), len(rows))}
 
     def show(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:

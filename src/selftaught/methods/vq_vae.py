@@ -12,7 +12,7 @@ encoder must give tokens.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
@@ -64,7 +64,13 @@ class VQVAE(Method):
         back = self.decoder(to_map(through, found.grid))
         return {"place": place, "word": word, "named": named, "back": back, "target": view}
 
+    def word_of(self, encoder: Any, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """(B, C, *space) -> (B, N) words and their grid: what makes a run of this method a tokenizer."""
+        found = encoder(x)
+        return self.codebook.nearest(self.enter(found.tokens)), found.grid
+
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
+        """The mean squared error."""
         return squared_error(outputs["back"], outputs["target"])
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:

@@ -53,9 +53,13 @@ class Codebook(nn.Module):
         self.words.copy_(self.sums / self.used.clamp(min=1e-5)[:, None])
 
     def _begin_anew(self, everywhere: Tensor, which: Tensor) -> None:
-        """The words ``which`` (K,) at places of the global batch, evenly spaced in it, used as often as the average."""
+        """The words ``which`` (K,) at places of the global batch, evenly spaced in it, used as often as the average.
+
+        A hundredth of the places' spread beside them: two words at one place would be a tie, which rounding decides.
+        """
         count = int(which.sum())
         spaced = torch.linspace(0, len(everywhere) - 1, count, device=everywhere.device).round().long()
+        beside = torch.randn(count, everywhere.shape[1], generator=torch.Generator().manual_seed(0)).to(everywhere)
         usual = (self.used.sum() / len(self.words)).clamp(min=1e-3)
         self.used[which] = usual
-        self.sums[which] = everywhere[spaced] * usual
+        self.sums[which] = (everywhere[spaced] + 0.01 * everywhere.std(0) * beside) * usual

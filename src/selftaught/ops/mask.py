@@ -108,6 +108,20 @@ def hidden_cells(
     return patches(noise, count, grid) if kind == "patches" else regular(noise[:, : len(grid)], count, grid)
 
 
+def after_a_start(noise: Float[Tensor, " B"], count: int) -> tuple[Bool[Tensor, "B N N"], Bool[Tensor, "B N"]]:
+    """(may, told) for telling tokens one after the other, but for a start that all may see.
+
+    ``may`` (True = the row's token may look at the column's): those up to itself, and a start of 1 to N - 1 tokens,
+    drawn by ``noise`` for each sample. ``told``: tokens from which the next one is to be told, which must not be in the
+    start.
+    """
+    start = 1 + (uniform(noise) * (count - 1)).long()  # (B,)
+    place = torch.arange(count, device=noise.device)
+    may = (place <= place[:, None]) | (place < start[:, None, None])
+    told = (place + 1 >= start[:, None]) & (place < count - 1)
+    return may, told
+
+
 def uniform(noise: Tensor) -> Tensor:
     """Standard normal numbers -> uniform ones in [0, 1)."""
     return (0.5 * (1 + torch.erf(noise / math.sqrt(2)))).clamp(max=1 - 1e-7)

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from selftaught.types import Tokens
+from selftaught.types import Features, Tokens
+
+FEWEST_VALUES = 8  # of a patch that is normalised by itself
 
 
 def keep(tokens: Tokens, hidden: Bool[Tensor, "B N"]) -> Tokens:
@@ -69,6 +71,12 @@ def to_tokens(maps: Float[Tensor, "B D *grid"]) -> Float[Tensor, "B N D"]:
     return maps.flatten(2).transpose(1, 2)
 
 
+def map_of(features: Features) -> Float[Tensor, "B D *grid"]:
+    """What an encoder gave for each place, as a map. For encoders that give tokens."""
+    assert features.tokens is not None
+    return to_map(features.tokens, features.grid)
+
+
 def enlarge(cells: Bool[Tensor, "B N"], grid: Sequence[int], finer: Sequence[int]) -> Bool[Tensor, "B M"]:
     """A mask on ``grid`` seen on the ``finer`` grid that it was strided from."""
     mask = cells.unflatten(1, tuple(grid))
@@ -117,6 +125,19 @@ def from_cells(
     for axis in range(axes):
         whole = whole.flatten(2 + axis, 3 + axis)
     return whole[(slice(None), slice(None), *(slice(size) for size in space))]
+
+
+def normalised(
+    patches: Float[Tensor, "B N P"],
+) -> tuple[Float[Tensor, "B N P"], Float[Tensor, "B N 1"], Float[Tensor, "B N 1"]]:
+    """(patches, mean, spread): each patch less its mean and by its spread, (x - mean) / sqrt(variance + 1e-6).
+
+    He et al. 2022 (MAE), section 4.2; the variance is the unbiased one, as in its code. For patches of
+    ``FEWEST_VALUES`` values or more: smaller ones have no mean and spread to speak of.
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    spread = (variance + 1e-6).sqrt()
+    return (patches - mean) / spread, mean, spread
 
 
 def cell_widths(space: Sequence[int], grid: Sequence[int]) -> tuple[int, ...]:

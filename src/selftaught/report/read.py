@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-_PICTURES = ("samples", "views", "shown")
+_PICTURES = ("samples", "views", "shown", "generated")
 _MARKS = ("run.yaml", "metrics.csv", "health.json", "evaluation.json", "environment.json", "checkpoints", "encoder")
 _TABLES = {
     "thumbnails": ("id", "png"),

@@ -24,6 +24,7 @@ _PICTURES = {
         "What it made of samples that it did not learn from",
         "What went in, what of it could be seen, and what came back.",
     ),
+    "generated": ("What it makes out of noise", "New samples, by selftaught generate."),
 }
 _ALWAYS = ("samples", "views")  # a run that lacks them is not whole; not every method has something to show
 _MEASURES = {  # column -> (heading, what it says)

@@ -1,0 +1,67 @@
+"""What a method learned besides the encoder (decoder, words, heads): saved with a run, and put together again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftaught import catalog
+from selftaught.commands.model import load
+from selftaught.commands.run import Run
+from selftaught.errors import RunError
+from selftaught.train.task import Task
+
+SCHEMA = 1  # of parts/method/config.json
+
+
+def save_method(folder: Path, method: Any, facts: Mapping[str, Any]) -> None:
+    """config.json and model.safetensors, all or nothing: the folder gets its name last."""
+    from safetensors.torch import save_file
+
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
+    save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
+    (fresh / "config.json").write_text(json.dumps({"schema": SCHEMA, **facts}, indent=1), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
+
+
+def method_of(run: Run) -> tuple[str, dict[str, Any]]:
+    """Name and options of a run's method, chosen or given."""
+    derived, asked = run.config["derived"], run.config["request"]["method"]
+    return derived["method"], {
+        **derived.get("method_options", {}),
+        **{key: value for key, value in asked.items() if key != "name"},
+    }
+
+
+def load_task(run: str | os.PathLike[str]) -> Task:
+    """Encoder and method of a finished run, with their weights, in eval mode. Raises RunError."""
+    from safetensors.torch import load_file
+
+    opened, model = Run.open(run), load(run)
+    folder = opened.folder / "parts" / "method"
+    if not (folder / "config.json").is_file():
+        hint = "It was made by an earlier version, or ended in an alarm. --from RUN goes on with it."
+        raise RunError(f"The run {os.fspath(run)!r} holds no weights of its method.", hint=hint)
+    name, options = method_of(opened)
+    method = catalog.load("method", name)(**options)
+    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    method.samples, method.pretext = facts["samples"], model.modality.pretext
+    encoders: dict[str, Any] = {"encoder": model.encoder}
+    if (teacher := opened.config["request"].get("teacher")) is not None:
+        from selftaught.commands.teachers import teacher as make_teacher  # which may need a run put together itself
+
+        encoders["teacher"] = make_teacher(os.fspath(teacher), model.modality)
+    with torch.random.fork_rng(devices=[]):
+        method.build(encoders)
+    method.load_state_dict(load_file(folder / "model.safetensors"))
+    return Task(encoders, method, model.modality.normalise).eval()
