@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.current
-SOURCES := src tests benchmarks docs
+SOURCES := src tests benchmarks docs examples
 
 DATA ?= ../shared/data
 

@@ -124,3 +124,11 @@ def test_the_frechet_distance_of_gaussians():
     b = torch.randn(200_000, 3, generator=generator, dtype=torch.float64) * torch.tensor([2.0, 1.0, 0.5]) + 1
     assert frechet(a, b) == pytest.approx(3 + 1 + 1, rel=0.02)
     assert frechet(a, a) == pytest.approx(0, abs=1e-9) and frechet(a, b) == pytest.approx(frechet(b, a))
+
+
+def test_health_says_how_much_is_left_unexplained(vae):
+    """Measured on held-out samples at every check; falls as the painting gets better."""
+    checks = vae.health["measures"]
+    assert all({"held_out_loss", "unexplained"} <= check.keys() for check in checks)
+    assert 0 < checks[-1]["unexplained"] < checks[0]["unexplained"]
+    assert "held_out_loss" in (vae.folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]

@@ -9,7 +9,7 @@ from selftaught.commands.run import Run, Speaker
 from selftaught.config import command
 from selftaught.errors import RunError
 
-SHOWN = ("rankme", "dim", "alpha_req", "alignment", "uniformity", "spread_min", "dead_share", "knn")
+SHOWN = ("rankme", "dim", "alpha_req", "alignment", "uniformity", "spread_min", "dead_share", "knn", "unexplained")
 
 
 @command

@@ -258,9 +258,3 @@ class Preparation:
         asked = choices.PRECISIONS[self.request["precision"]]
         chosen, why = choose_precision(self.device, asked)
         return self.derived.add("precision", chosen, why if asked == "auto" else "")
-
-
-def health_rows(held: np.ndarray, train: np.ndarray, bytes_per_sample: int) -> tuple[np.ndarray, bool]:
-    """(rows that health is measured on, held out?): what fits into 128 MiB; training rows where none are held out."""
-    room = max(128, 128 * 2**20 // max(1, bytes_per_sample))
-    return (held[:room], True) if len(held) else (train[: min(room, 512)], False)

@@ -8,7 +8,6 @@ import dataclasses
 import io
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,18 +15,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from selftaught import config
 from selftaught.commands import pictures, shown
 from selftaught.commands.choices import PRECISIONS
+from selftaught.commands.health import make_watch
 from selftaught.commands.model import save_encoder
 from selftaught.commands.parts import save_method
-from selftaught.commands.preparation import Preparation, health_rows
+from selftaught.commands.preparation import Preparation
 from selftaught.commands.run import Run, Speaker, command_line, environment
-from selftaught.data.loader import Loader, Order, once
+from selftaught.data.loader import once
 from selftaught.diagnostics.best import Best
 from selftaught.diagnostics.watch import Watch
 from selftaught.errors import CheckpointError
@@ -38,7 +37,6 @@ from selftaught.train.optim import DEFAULT_LR, Recipe
 from selftaught.train.progress import MetricsFile, make_progress
 
 SHOWN = 32  # samples in the pictures
-PAIRED = 256  # held-out samples with two views, for alignment
 
 
 def train(parts: Preparation, say: Speaker, began: float) -> Run:
@@ -58,7 +56,7 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
             _write_start(parts, fabric)
             say(*_opening(parts))
         fabric.barrier()
-        watch = _watch(parts, say) if first else None
+        watch = make_watch(parts, say) if first else None
         best = _best_of(parts, watch) if watch else None
         result = _fit(parts, settings, fabric, watch, best)
         if watch and best:
@@ -129,34 +127,6 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
     finally:
         if watch:
             _write_quarantine(parts)
-
-
-# --- health ------------------------------------------------------------------------------------------------------
-
-
-def _watch(parts: Preparation, say: Speaker) -> Watch:
-    """Health on held-out samples: untouched ones in memory, and some with two views."""
-    size = math.prod(parts.modality.plain_shape())
-    rows, held_out = health_rows(parts.held_rows, parts.train_rows, size)
-    index = parts.samples.index.select(rows)
-    plain = list(once(index, parts.modality, batch_size=256, unreadable=parts.unreadable, accept_unreadable=True))
-    came = np.concatenate([batch.p.numpy() for batch in plain])  # all but the unreadable ones
-    labels = None if parts.labels is None else parts.labels[rows][came]
-    count = min(PAIRED, len(index))
-    order = Order(len(index), min(64, count), parts.request["seed"], "health")
-    first = parts.plan[0]  # two views of it, also where one is learned from
-    pairs = (dataclasses.replace(first, count=max(2, first.count)),)
-    paired = Loader(index, parts.modality, pairs, order, stop=count // order.batch_size, accept_unreadable=True)
-    return Watch(
-        plain,
-        list(paired),
-        labels=labels,
-        start=parts.out / "tables" / "start.npy" if parts.starts_trained else None,
-        path=parts.out / "health.json",
-        batch_size=parts.order.batch_size,
-        held_out=held_out,
-        say=lambda verdict: say(f"{verdict.level}: {verdict.sentence}"),
-    )
 
 
 # --- the files of a run ------------------------------------------------------------------------------------------

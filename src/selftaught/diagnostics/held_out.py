@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,27 @@ def embed(state: Any, plain: Batches, paired: Batches) -> tuple[Tensor, Tensor |
         z = torch.cat([_pooled(state, encoder, batch["plain"])[:, 0] for batch in batches_of(plain)]).float()
         pairs = [_pooled(state, encoder, next(iter(batch.streams.values()))) for batch in batches_of(paired)]
     return z, torch.cat(pairs).float() if pairs else None
+
+
+def explained(state: Any, batches: Iterable[Batch]) -> dict[str, float]:
+    """How well the method explains samples that it does not learn from; the task is left as it was.
+
+    ``held_out_loss``: the mean of its ``energy``, with the same masks and noise at every look. ``unexplained``: that,
+    as a share of what guessing the mean would cost, where something is given back: 1 = no better than the mean.
+    """
+    task, sums, guesses, count = state.task, 0.0, 0.0, 0
+    clock = dataclasses.replace(state.clock, step=0, epoch=0)
+    with _evaluating(task), torch.inference_mode(), state.fabric.autocast():
+        device = next(task.parameters()).device
+        for batch in batches:
+            outputs = task.method(task.encoders, task.prepare(batch.to(device)), clock)
+            sums += float(task.method.energy(outputs, clock).double().sum())
+            count += len(batch)
+            if "back" in outputs:
+                guess = {**outputs, "back": torch.zeros_like(outputs["back"])}
+                guesses += float(task.method.energy(guess, clock).double().sum())
+    seen = {"held_out_loss": sums / max(1, count)}
+    return seen | ({"unexplained": sums / guesses} if guesses > 0 else {})
 
 
 def figures(z: Tensor, pairs: Tensor | None, labels: Tensor | None) -> dict[str, float]:

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from selftaught.diagnostics.held_out import (
     batches_of,
     compared,
     embed,
+    explained,
     figures,
     jsonable,
     kept_encoder,
@@ -37,8 +38,11 @@ from selftaught.diagnostics.held_out import (
 from selftaught.diagnostics.schedule import peeks_at, plan_checks
 from selftaught.diagnostics.verdicts import History, Peek, Verdict, judge
 from selftaught.errors import SelftaughtError
+from selftaught.types import Batch
 
-COLUMNS = ("rankme", "lidar", "alpha_req", "alignment", "uniformity", "spread", "drift", "knn")  # of metrics.csv
+COLUMNS = (  # of metrics.csv
+    "rankme", "lidar", "alpha_req", "alignment", "uniformity", "spread", "drift", "knn", "held_out_loss", "unexplained",
+)  # fmt: skip
 
 
 class Watch:
@@ -48,6 +52,7 @@ class Watch:
     ----------
     plain: held-out batches with one untouched view per sample ("plain"), in memory, or a callable that gives them.
     paired: held-out batches with two views per sample in their first stream, for alignment; empty = not measured.
+    explained: held-out batches with the views of the method's plan, for methods that say how well they explain samples.
     labels: (N,) class numbers of the samples of ``plain``, -1 = unknown: adds online kNN. None = no labels.
     start: where the features are kept that an encoder which is not new started with: adds drift. None = a new one.
     path: where health.json goes; None = nowhere.
@@ -61,6 +66,7 @@ class Watch:
         plain: Batches,
         paired: Batches = (),
         *,
+        explained: Sequence[Batch] = (),
         labels: np.ndarray | None = None,
         start: Path | None = None,
         path: str | Path | None = None,
@@ -68,7 +74,7 @@ class Watch:
         held_out: bool = True,
         say: Callable[[Verdict], None] | None = None,
     ) -> None:
-        self.plain, self.paired, self.held_out = plain, paired, held_out
+        self.plain, self.paired, self.explained, self.held_out = plain, paired, explained, held_out
         self.path = Path(path) if path else None
         self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
         self.say, self.batch_size, self.start = say, batch_size, start
@@ -152,6 +158,8 @@ class Watch:
         z, pairs = embed(state, self.plain, self.paired)
         self.history.dim, self.history.samples = z.shape[1], len(z)
         seen = figures(z, pairs, self.labels)
+        if self.explained:
+            seen |= explained(state, self.explained)
         if self._features is not None:
             seen["drift"] = measures.drift(z, self._features.to(z.device))
         return seen
@@ -231,4 +239,5 @@ class Watch:
         """Of one check, in training steps: a forward pass each, against two views forward and backward (three each)."""
         plain = sum(len(batch) for batch in batches_of(self.plain))
         pairs = sum(2 * len(batch) for batch in batches_of(self.paired))
-        return (plain + pairs) / (3 * 2 * self.batch_size)
+        explained = sum(len(batch) for batch in self.explained)
+        return (plain + pairs + explained) / (3 * 2 * self.batch_size)

@@ -52,6 +52,14 @@ _MEASURES = {  # column -> (heading, what it says)
         "Drift from the start",
         "How far the features are from those of the encoder that the run started from: 0 = the same, 1 = unrelated.",
     ),
+    "held_out_loss": (
+        "Loss on held-out samples",
+        "How badly samples are explained that the training never saw. If it rises, the training learns by heart.",
+    ),
+    "unexplained": (
+        "Left unexplained",
+        "That, as a share of what guessing the mean would cost. 1 is no better than the mean.",
+    ),
     "knn": ("Nearest-neighbour accuracy", "Online check with labels; the training never saw them."),
 }
 _LEVELS = {"ok": ("✓", "Healthy"), "warning": ("!", "Warning"), "alarm": ("✕", "Alarm")}
