@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.encoders import make
-from selftaught.methods.cpc import CPC, cut
+from selftaught.methods.cpc import CPC, cut, turns
 from selftaught.types import Batch, Features, Stream
 from tests.methods.check import CLOCK, cosine, drawn, gradients_are_right, total
 
@@ -56,19 +56,54 @@ def test_a_context_knows_its_row_and_those_above() -> None:
 
 
 def test_loss_is_equation_4() -> None:
-    method, z, ahead = ready(temperature=0.3, ahead=2), drawn(2, 9, 4), drawn(2, 2, 9, 4, seed=1)
+    method, z, ahead = ready(temperature=0.3, ahead=2), drawn(2, 9, 4), drawn(2, 1, 2, 9, 4, seed=1)
     expected = 0.0
     for step in (1, 2):
         rows = []
         for b in range(2):
             for n in range(9 - 3 * step):
                 shares = {
-                    (c, m): math.exp(cosine(ahead[b, step - 1, n], z[c, m]) / 0.3) for c in range(2) for m in range(9)
+                    (c, m): math.exp(cosine(ahead[b, 0, step - 1, n], z[c, m]) / 0.3)
+                    for c in range(2)
+                    for m in range(9)
                 }
                 rows.append(-math.log(shares[b, n + 3 * step] / sum(shares.values())))
         expected += sum(rows) / len(rows) / 2
     assert float(total(method, {"z": z, "ahead": ahead})) == pytest.approx(expected)
-    gradients_are_right(lambda x: total(method, {"z": z, "ahead": x}), 2, 2, 9, 4)
+    gradients_are_right(lambda x: total(method, {"z": z, "ahead": x}), 2, 1, 2, 9, 4)
+
+
+def test_directions_go_through_the_grid_their_own_way() -> None:
+    """Down, up, right and left on three by three: what follows what, and the way back."""
+    expected = (
+        [0, 1, 2, 3, 4, 5, 6, 7, 8],
+        [6, 7, 8, 3, 4, 5, 0, 1, 2],
+        [0, 3, 6, 1, 4, 7, 2, 5, 8],
+        [2, 5, 8, 1, 4, 7, 0, 3, 6],
+    )
+    for direction, order in enumerate(expected):
+        turned, back = turns((3, 3), direction)
+        assert turned.tolist() == order and turned[back].tolist() == list(range(9))
+
+
+def test_four_directions_ask_four_ways() -> None:
+    """What is told of a turned sample downwards is what is told of the sample the other way."""
+    method, views = ready(directions=4), drawn(2, 1, 1, 8, 8)
+    encoder = OnPatches().double()
+    batch = Batch({"views": Stream(views)}, torch.arange(2), torch.arange(2))
+    outputs = method({"encoder": encoder}, batch, CLOCK)  # type: ignore[dict-item]
+    assert outputs["ahead"].shape[:2] == (2, 4)
+    assert len(method.loss(outputs, CLOCK)) == 4 * outputs["ahead"].shape[2]
+    z = outputs["z"]
+    below = torch.stack(
+        [step(method._context(z.view(2, 3, 3, 4).flip(1).flatten(1, 2), (3, 3))) for step in method.predict], 1
+    )
+    upwards = below.unflatten(2, (3, 3)).flip(2).flatten(2, 3)
+    torch.testing.assert_close(outputs["ahead"][:, 1], upwards)
+    one = {"z": z, "ahead": outputs["ahead"][:, 1:2]}
+    flipped = {"z": z.view(2, 3, 3, 4).flip(1).flatten(1, 2), "ahead": below[:, None]}
+    terms = [method.loss(flipped, CLOCK), method.loss({**one, "ahead": outputs["ahead"]}, CLOCK)]
+    torch.testing.assert_close(terms[0]["row_1"][0] / 4, terms[1]["row_1_2"][0])
 
 
 def test_series_and_volumes_too() -> None:

@@ -43,7 +43,7 @@ def test_a_perfect_denoiser_gives_the_sample_back() -> None:
     torch.testing.assert_close(found, clean, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("shape", [(2, 40), (3, 17, 9), (1, 8, 8, 12), (1, 5, 5)])
+@pytest.mark.parametrize("shape", [(2, 40), (3, 17, 9), (1, 8, 8, 12), (1, 5, 5), (3, 33, 48)])
 def test_any_size(shape: tuple[int, ...]) -> None:
     net = UNet(shape, 6, width=4)
     assert net(torch.randn(2, *shape), torch.rand(2), torch.randn(2, 6)).shape == (2, *shape)

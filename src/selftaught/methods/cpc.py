@@ -1,12 +1,14 @@
 """CPC: from the patches above (or before), the one some rows below is to be told from all other patches of the batch.
 
 van den Oord, Li & Vinyals 2018, "Representation Learning with Contrastive Predictive Coding", eq. 3 and 4, on images as
-in section 3.3: overlapping patches, each through the encoder by itself.
+in section 3.3: overlapping patches, each through the encoder by itself. ``directions=4`` asks from below and from both
+sides as well, as Henaff et al. 2020, "Data-Efficient Image Recognition with Contrastive Predictive Coding" (v2).
 
 Where we depart, and why: the context is a convolution along each row and a recurrent unit down the rows (the paper: a
 masked convolutional network), which serves series and volumes as well; patches are a third of the view's side, every
 sixth of it, so 5 x 5 of them (the paper: 7 x 7 of a quarter, every eighth), for small pictures; up to three rows ahead
-(five). The encoder's batch norm sees all patches of the batch (the paper has none).
+(five). The encoder's batch norm sees all patches of the batch (the paper has none; v2 has layer norm). One context and
+one set of predictions serve all directions (v2: one each).
 
 Costs: patches overlap, so the encoder sees about 2.8 times the pixels of a view (1.7 in a series, 4.6 in a volume); one
 view. The encoder must take patches of that size.
@@ -14,6 +16,7 @@ view. The encoder must take patches of that size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -30,8 +33,8 @@ CONVOLUTIONS = {2: nn.Conv1d, 3: nn.Conv2d}  # along the axes of a row
 
 
 class CPC(Method):
-    """``forward`` gives z (B, N, out_dim), the patches, first axis slowest, and ahead (B, steps, N, out_dim), what is
-    predicted from each for the rows below it.
+    """``forward`` gives z (B, N, out_dim), the patches, first axis slowest, and ahead (B, directions, steps, N,
+    out_dim), what is predicted from each for the rows below it, or whichever way a direction goes.
     """
 
     family = "mutual information"
@@ -46,12 +49,13 @@ class CPC(Method):
         context: Annotated[int, "in [1, inf)", "width of the context"] = 256,
         across: Annotated[int, "in [2, 32]", "strides that a view's side holds"] = 6,
         patch: Annotated[int, "in [1, 32]", "strides that a patch's side holds"] = 2,
+        directions: Annotated[int, "in [1, 6]", "from above; 2 and below; 4 and both sides; 6 all of a volume's"] = 1,
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a crop keeps at least"] = 0.5,
         colour: Annotated[float, "in [0, inf)", "strength of colour changes; 1 = SimCLR's"] = 0.5,
     ) -> None:
         super().__init__()
         self.ahead, self.temperature, self.out_dim, self.width = ahead, temperature, out_dim, context
-        self.across, self.patch = across, min(patch, across - 1)
+        self.across, self.patch, self.directions = across, min(patch, across - 1), directions
         self.smallest, self.colour = smallest, colour
 
     def needs(self) -> Needs:
@@ -66,6 +70,7 @@ class CPC(Method):
         self.down = nn.GRU(self.out_dim, self.width, batch_first=True)
         rows = self.across - self.patch + 1
         self.predict = nn.ModuleList(nn.Linear(self.width, self.out_dim) for _ in range(min(self.ahead, rows - 1)))
+        self.asked = min(self.directions, 2 * axes)
 
     def _sizes(self, space: tuple[int, ...]) -> list[tuple[int, int]]:
         """(size, stride) of a patch along each axis, whole cells."""
@@ -76,8 +81,12 @@ class CPC(Method):
         views = batch[VIEWS].data[:, 0]  # (B, C, *space)
         patches, grid = cut(views, self._sizes(views.shape[2:]), most=self.across - self.patch + 1)
         z = self.head(encoders["encoder"](patches.flatten(0, 1)).pooled).unflatten(0, patches.shape[:2])  # (B, N, D)
-        context = self._context(z, grid)
-        return {"z": z, "ahead": torch.stack([step(context) for step in self.predict], dim=1)}
+        ahead = []
+        for direction in range(self.asked):
+            turned, back = turns(grid, direction)
+            context = self._context(z[:, turned], grid)
+            ahead.append(torch.stack([step(context) for step in self.predict], dim=1)[:, :, back])
+        return {"z": z, "ahead": torch.stack(ahead, dim=1)}  # (B, directions, steps, N, D)
 
     def _context(self, z: Tensor, grid: Sequence[int]) -> Tensor:
         """(B, N, width): what is known at each patch from its row and those above."""
@@ -94,15 +103,30 @@ class CPC(Method):
         b, n, _ = z.shape
         everywhere = unit(gather(z)).flatten(0, 1)  # (B N, D)
         predicted = unit(ahead)
-        columns = n // (self.across - self.patch + 1)
+        rows = self.across - self.patch + 1
+        grid = (rows,) * round(math.log(n, rows))
         own = (rank() * b + torch.arange(b, device=z.device))[:, None] * n + torch.arange(n, device=z.device)
         terms: Terms = {}
-        for step in range(predicted.shape[1]):
-            skip = (step + 1) * columns
-            asked = predicted[:, step, : n - skip].flatten(0, 1)
-            rows = told_apart(asked, everywhere, own[:, skip:].flatten(), temperature=self.temperature)
-            terms[f"row_{step + 1}"] = (rows.sum() / predicted.shape[1], len(rows))
+        for direction in range(ahead.shape[1]):
+            turned, _ = turns(grid, direction)
+            for step in range(ahead.shape[2]):
+                skip = (step + 1) * (n // rows)  # patches between a row and the one that is told, in the turned order
+                asked = predicted[:, direction, step][:, turned[: n - skip]].flatten(0, 1)
+                found = told_apart(asked, everywhere, own[:, turned[skip:]].flatten(), temperature=self.temperature)
+                name = f"row_{step + 1}" if direction == 0 else f"row_{step + 1}_{direction + 1}"
+                terms[name] = (found.sum() / ahead.shape[1] / ahead.shape[2], len(found))
         return terms
+
+
+def turns(grid: Sequence[int], direction: int) -> tuple[Tensor, Tensor]:
+    """(N,) the order in which a direction goes through a grid's places, rows first, and the way back.
+
+    Direction 0 goes along the first axis, 1 against it, 2 along the second, and so on.
+    """
+    axis, against = divmod(direction, 2)
+    places = torch.arange(math.prod(grid)).view(*grid).transpose(0, axis)
+    order = (places.flip(0) if against else places).flatten()
+    return order, order.argsort()
 
 
 def cut(

@@ -76,10 +76,11 @@ class MapDecoder(nn.Module):
         stages, before = [], width
         for _ in range(self.doublings):
             after = max(8, before // 2)
-            stages.append(nn.Sequential(conv(before, after, 3, padding=1), nn.GroupNorm(1, after), nn.GELU()))
+            enlarged = conv(before, after, 3, padding=1, padding_mode="replicate")  # zeros would paint a frame
+            stages.append(nn.Sequential(enlarged, nn.GroupNorm(1, after), nn.GELU()))
             before = after
         self.stages = nn.ModuleList(stages)
-        self.leave = conv(before, shape[0], 3, padding=1)
+        self.leave = conv(before, shape[0], 3, padding=1, padding_mode="replicate")
 
     def forward(self, maps: Tensor) -> Tensor:
         x = self.enter(maps)

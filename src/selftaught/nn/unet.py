@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from selftaught.nn.decoder import CONVOLUTIONS, SMOOTH
 
+LARGE = 32  # cells of the shortest axis from which on the work is done at half the resolution
 POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -18,13 +19,15 @@ class UNet(nn.Module):
     """(B, C, *space) noisy, (B,) level in [0, 1] and (B, D) condition -> (B, C, *space).
 
     Two halvings of the grid (fewer where it is small) and the way back with shortcuts; level and condition scale and
-    shift every block (Dhariwal & Nichol 2021, section 3; Preechakul et al. 2022, section 3).
+    shift every block (Dhariwal & Nichol 2021, section 3; Preechakul et al. 2022, section 3). From ``LARGE`` cells an axis
+    on it works at half the resolution, which costs a quarter in pictures.
     """
 
     def __init__(self, shape: Sequence[int], condition: int, *, width: int) -> None:
         super().__init__()
         axes, space = len(shape) - 1, shape[1:]
-        self.depth = min(2, max(0, int(math.log2(max(1, min(space) // 4)))))
+        self.stride = 2 if min(space) >= LARGE else 1
+        self.depth = min(2, max(0, int(math.log2(max(1, min(space) // self.stride // 4)))))
         conv, inner = CONVOLUTIONS[axes], 4 * width
         self.told = nn.Sequential(
             nn.Linear(2 * width + condition, inner), nn.SiLU(), nn.Linear(inner, inner), nn.SiLU()
@@ -32,17 +35,18 @@ class UNet(nn.Module):
         self.rates: Tensor
         self.register_buffer("rates", 1000 * 10_000.0 ** -(torch.arange(width) / width), persistent=False)
         widths = [width * 2**level for level in range(self.depth + 1)]
-        self.enter = conv(shape[0], width, 3, padding=1)
+        self.enter = conv(shape[0], width, 2 * self.stride + 1, stride=self.stride, padding=self.stride)
         pairs = list(zip([width, *widths], widths, strict=False))
         self.down = nn.ModuleList(Block(before, after, inner, axes) for before, after in pairs)
         back = list(zip(widths[1:], widths, strict=False))[::-1]
         self.up = nn.ModuleList(Block(below + here, here, inner, axes) for below, here in back)
-        self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), conv(width, shape[0], 3, padding=1))
+        last = conv(width, self.stride**axes * shape[0], 3, padding=1)
+        self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         angle = level[:, None].float() * self.rates.float()
         told = self.told(torch.cat([angle.sin().to(condition), angle.cos().to(condition), condition], dim=1))
-        axes = x.ndim - 2
+        axes, whole = x.ndim - 2, x.shape[2:]
         x, kept = self.enter(x), []
         for number, block in enumerate(self.down):
             x = block(x, told)
@@ -52,7 +56,18 @@ class UNet(nn.Module):
         for block in self.up:
             beside = kept.pop()
             x = block(torch.cat([F.interpolate(x, beside.shape[2:], mode=SMOOTH[axes]), beside], dim=1), told)
-        return self.leave(x)
+        return _finer(self.leave(x), self.stride, whole)
+
+
+def _finer(x: Tensor, stride: int, space: Sequence[int]) -> Tensor:
+    """(B, C stride^A, *grid) -> (B, C, *space): every cell's features are the values of its part of the input."""
+    axes = len(space)
+    parts = x.unflatten(1, (-1, *[stride] * axes))
+    order = (0, 1, *(place for axis in range(axes) for place in (2 + axes + axis, 2 + axis)))
+    fine = parts.permute(order)
+    for axis in range(axes):
+        fine = fine.flatten(2 + axis, 3 + axis)
+    return fine[(slice(None), slice(None), *(slice(size) for size in space))]
 
 
 class Block(nn.Module):

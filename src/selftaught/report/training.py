@@ -22,7 +22,8 @@ _PICTURES = {
     ),
     "shown": (
         "What it made of samples that it did not learn from",
-        "What went in, what of it could be seen, and what came back.",
+        "What went in, what of it could be seen, and what came back. Where a method learns patches that are normalised "
+        "one by one (MAE, AIM), their true brightness and contrast are put back for the picture.",
     ),
     "generated": ("What it makes out of noise", "New samples, by selftaught generate."),
 }
