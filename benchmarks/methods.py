@@ -41,7 +41,8 @@ SETS = {  # name -> (training data, test data, labels, seeds)
 VIT = "--encoder vit_tiny --encoder.patch 6 --encoder.dim 128 --encoder.depth 4 --encoder.heads 4"
 ENCODERS = {"small": ["--encoder", "small", "--encoder.width", "32"], "vit": VIT.split()}
 KEY = ("set", "method", "seed", "minutes", "encoder", "batch_size")  # of a row; batch_size 0 = as the tool has it
-DROPS = {"msn"}  # need an encoder that can drop tokens
+DROPS = {name for name in catalog.names("method") if catalog.load("method", name)().needs().hides == "drop"}
+TEACHERS = {"distill": "simclr", "beit": "vq_vae"}  # run of the same time that a method is given as its teacher
 NEAR = (0.75, 1.3)  # of ``--minutes``, the start of the process included: fixed before the rows of 2026-11-23 were run
 NOT_FOR_PICTURES = {"time_contrast": "a picture has no neighbour in time: the same as simclr"}
 
@@ -86,9 +87,9 @@ def measured(options: argparse.Namespace, name: str, method: str, seed: int) -> 
     train, test = str(options.data / train), str(options.data / test)
     with tempfile.TemporaryDirectory() as folder:
         run, more = f"{folder}/run", ["--labels", labels]  # supcon learns from them, else they watch: ``checks``
-        if method == "distill":  # learns from a SimCLR run of the same time, which it is given
+        if method in TEACHERS:
             teacher = f"{folder}/teacher"
-            pretrain(options, train, teacher, "simclr", seed, more)
+            pretrain(options, train, teacher, TEACHERS[method], seed, more)
             more += ["--teacher", teacher]
         if method == "untrained":
             facts = pretrain(options, train, run, "simclr", seed, ["--steps", "1", "--lr", "1e-12", *more])

@@ -373,3 +373,24 @@ def test_real_photographs(shared_data):
     )
     x = image.normalise(batch["views"].data)
     assert torch.isfinite(x).all() and abs(x.mean()) < 0.6 and 0.5 < x.std() < 1.6
+
+
+def test_advice_where_pictures_are_far_larger_than_views():
+    """A 3,000-pixel picture at 224: the sentence says how much is lost, and crops that lose nothing."""
+    image, _ = fitted(noise((900, 1000, 1)), size=32)
+    (told,) = image.advice(PLAN[:1])
+    assert "about 900 pixels wide" in told and "8 % to 100 % " not in told and "tiles" in told
+    assert "--views.scale 0.0013,0.01" in told  # (32 / 900)^2 of the area is 32 pixels of it
+    near = (ViewGroup(geometry=Geometry(scale=(0.0013, 0.01))),)
+    assert image.advice(near) == []
+    small, _ = fitted(noise((64, 64, 1)), size=32)
+    assert small.advice(PLAN[:1]) == []
+
+
+def test_a_state_of_an_earlier_version_is_read():
+    image, _ = fitted(noise((40, 40, 3)))
+    saved = image.state()
+    saved.pop("side")
+    other = Image()
+    other.load_state(saved)
+    assert other.shape() == image.shape() and other.advice(PLAN[:1]) == []

@@ -233,6 +233,7 @@ def _opening(parts: Preparation) -> list[str]:
     return [
         f"{len(parts.samples.index):,} samples of {parts.modality.name}{held}; run {parts.out}",
         *(f"  {line}" for line in parts.derived.lines()),
+        *(f"note: {line}" for line in parts.modality.advice(parts.plan)),
     ]
 
 

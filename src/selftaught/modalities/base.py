@@ -105,6 +105,10 @@ class Modality:
     def load_state(self, state: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
+    def advice(self, plan: Plan) -> list[str]:
+        """What the user should know of these data and these views before the training: sentences, mostly none."""
+        return []
+
     def toy(self, n: int, seed: int = 0) -> list[Sample]:
         """Synthetic samples of two classes (``target`` 0 or 1), so that the whole matrix of tests runs offline."""
         raise NotImplementedError

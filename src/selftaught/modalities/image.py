@@ -58,6 +58,7 @@ class Image(Modality):
         self.mean: list[float] = []  # per channel, in stored units, as is std
         self.std: list[float] = []
         self.low, self.high = 0.0, 255.0  # what black and white are, in stored units
+        self.side = 0  # the median short side of the pictures looked at, pixels
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -104,6 +105,7 @@ class Image(Modality):
         shapes = [sample.data.shape for sample in samples]
         kinds = [pixels.stored_type(sample.data.dtype) for sample in samples]
         self.channels = self.channels or _common([shape[2] for shape in shapes])
+        self.side = int(np.median([min(shape[:2]) for shape in shapes]))
         self.size = self.size or auto_size([min(shape[:2]) for shape in shapes])
         self.dtype = max(pixels.STORED, key=kinds.count)
         self._measure(samples)
@@ -256,7 +258,23 @@ class Image(Modality):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         for key in _STATE:
-            setattr(self, key, state[key])
+            setattr(self, key, state.get(key, getattr(self, key)))  # a run of an earlier version knows less
+
+    def advice(self, plan: Plan) -> list[str]:
+        """Where pictures are so large that even the smallest crop is shown much smaller: how to learn from tiles."""
+        group = plan[0]
+        small, large = (self.side * share**0.5 / self.size_of(group) for share in group.geometry.scale)
+        if small < COARSE:
+            return []
+        size, kept = self.size_of(group), " to ".join(f"{100 * share:.3g}" for share in group.geometry.scale)
+        native = (size / self.side) ** 2
+        return [
+            f"The pictures are about {self.side:,} pixels wide. A view is a crop of {kept} % of their area, shown at "
+            f"{size} pixels: {small:.0f} to {large:.0f} pixels become one. Whole pictures are shown at "
+            f"{self.whole_size or size}. If what matters is smaller (cells, cracks, textures), learn from tiles: "
+            "cut the pictures up (examples/tiles.py), or take crops at full resolution by "
+            f"--views.scale {native:.2g},{8 * native:.2g}"
+        ]
 
     def toy(self, n: int, seed: int = 0) -> list[Sample]:
         """Pictures of 40 x 40: a disc on plain ground (target 0) or stripes (target 1), in any colours, noisy."""
@@ -264,7 +282,8 @@ class Image(Modality):
         return [Sample({"image": _toy_picture(rng, p % 2, self.channels or 3)}, target=p % 2) for p in range(n)]
 
 
-_STATE = ("size", "whole_size", "channels", "layout", "dtype", "mean", "std", "low", "high")
+_STATE = ("size", "whole_size", "channels", "layout", "dtype", "mean", "std", "low", "high", "side")
+COARSE = 4  # pixels of a picture that become one of a view, along each axis: from there on fine things are lost
 
 
 def auto_size(short_sides: Sequence[int]) -> int:

@@ -19,8 +19,8 @@ class UNet(nn.Module):
     """(B, C, *space) noisy, (B,) level in [0, 1] and (B, D) condition -> (B, C, *space).
 
     Two halvings of the grid (fewer where it is small) and the way back with shortcuts; level and condition scale and
-    shift every block (Dhariwal & Nichol 2021, section 3; Preechakul et al. 2022, section 3). From ``LARGE`` cells an axis
-    on it works at half the resolution, which costs a quarter in pictures.
+    shift every block (Dhariwal & Nichol 2021, section 3; Preechakul et al. 2022, section 3). From ``LARGE`` cells an
+    axis on it works at half the resolution, which costs a quarter in pictures.
     """
 
     def __init__(self, shape: Sequence[int], condition: int, *, width: int) -> None:

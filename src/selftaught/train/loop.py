@@ -152,7 +152,17 @@ class _Run:
         self._fill(total, costs)  # callbacks are asked what a run of about this length costs
         callbacks = sum(callback.rehearse(self.state) for callback in self.callbacks)
         self._fill(total, replace(costs, end=costs.end + callbacks))
-        self.keeper.notes.append(f"{self.settings.minutes:g} minutes are {self.steps} steps of {costs.step:.3g} s.")
+        self.keeper.notes.append(self._planned(total, costs))
+
+    def _planned(self, total: float, costs: Costs) -> str:
+        """The plan in words, and where the time went if little of it is left for steps."""
+        assert self.settings.minutes is not None
+        plural = "" if self.steps == 1 else "s"
+        words = f"{self.settings.minutes:g} minutes are {self.steps} step{plural} of {costs.step:.3g} s."
+        if self.steps * costs.step >= 30 * self.settings.minutes:
+            return words
+        before = self.settings.spent + time.perf_counter() - self.began
+        return f"{words} Before the first one {before:.0f} s go by (reading, measuring, timing): give more minutes."
 
     def _fill(self, total: float, costs: Costs) -> None:
         left = total - (time.perf_counter() - self.began)
