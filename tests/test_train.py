@@ -206,6 +206,15 @@ def test_minutes_become_steps_before_step_0(tmp_path: Path) -> None:
     assert again.steps == again.resumed_from == result.steps
 
 
+@pytest.mark.parametrize(("spent", "said"), [(0.0, False), (5.4, True)])
+def test_it_is_said_where_the_minutes_went(spent: float, said: bool) -> None:
+    """Where most of the time is gone before the first step, a run of few steps does not pass for a whole one."""
+    settings = Settings(8, minutes=0.1, spent=spent, steps_per_epoch=40)
+    result = fit(build(SimCLR()), SlowPictures(8), settings, fabric=alone())
+    (note,) = [note for note in result.notes if "minutes are" in note]
+    assert ("give more minutes" in note) == said
+
+
 def test_the_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     planned = build(SimCLR(), dropout=0.2)
     result = fit(planned, SlowPictures(8), Settings(8, minutes=0.03), fabric=alone(), store=Store(tmp_path))
