@@ -36,8 +36,7 @@ def main() -> None:
     clock = clock_of(0, steps=1, steps_per_epoch=1, seed=0)
     steps = {"whole": lambda: encoder(x[:, 0]).pooled.sum()}
     encoder = make(options.encoder, (3, options.size, options.size), patch=16)
-    for name, decoder in (("MAE", {}), ("MAE, the paper's decoder", {"width": 512, "depth": 8, "heads": 16})):
-        method = MAE(**decoder)
+    for name, method in (("MAE", MAE()), ("MAE, the paper's decoder", MAE(width=512, depth=8, heads=16))):
         method.build({"encoder": encoder})
         steps[name] = step_of(method, encoder, batch, clock)
     counted = {name: operations(step) for name, step in steps.items()}

@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -71,7 +72,8 @@ def main() -> None:
                 key = (name, method, seed, options.minutes, encoder, options.batch_size)
                 if seed < seeds[name] and method not in NOT_FOR_PICTURES and key not in done:
                     for _ in range(3):
-                        row = dict(zip(KEY, key, strict=True)) | measured(options, name, method, seed)
+                        row: dict[str, Any] = {**dict(zip(KEY, key, strict=True))}
+                        row |= measured(options, name, method, seed)
                         near = method == "untrained" or NEAR[0] <= row["seconds"] / 60 / options.minutes <= NEAR[1]
                         out = options.out if near else options.out.with_stem(f"{options.out.stem}_discarded")
                         with out.open("a", encoding="utf-8") as file:

@@ -74,7 +74,8 @@ def cells_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     import cv2
 
     paths = sorted(folder.glob("*/*.png"))
-    pictures = [cv2.resize(cv2.imread(str(path))[..., ::-1], (32, 32), interpolation=cv2.INTER_AREA) for path in paths]
+    read = [np.asarray(cv2.imread(str(path)))[..., ::-1] for path in paths]
+    pictures = [cv2.resize(each, (32, 32), interpolation=cv2.INTER_AREA) for each in read]
     return np.stack(pictures), np.array([path.parent.name for path in paths])
 
 

@@ -38,6 +38,9 @@ def main() -> None:
     for split in SPLITS:
         for name in (options.voc / "ImageSets" / "Main" / f"{split}.txt").read_text(encoding="utf-8").split():
             picture = cv2.imread(str(options.voc / "JPEGImages" / f"{name}.jpg"))
+            if picture is None:
+                print(f"left out, cannot be read: {name}.jpg")
+                continue
             for number, (label, box) in enumerate(boxes_of(options.voc / "Annotations" / f"{name}.xml")):
                 crop = square_crop(picture, box, margin=options.margin)
                 if min(box[2] - box[0], box[3] - box[1]) < options.smallest or min(crop.shape[:2]) < options.smallest:

@@ -175,3 +175,14 @@ def test_devices_and_missing_data_are_refused_within_seconds(tmp_path, pictures)
     assert done.returncode == 2 and "'devices' parameter" in done.stderr
     assert min(spent, time.perf_counter() - start[0]) < 8
     assert not everything(tmp_path)
+
+
+def test_a_colour_that_is_not_there_cannot_be_told(tmp_path, capsys):
+    """Refused before anything is written, with what these data do have."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "gray.npy", rng.integers(0, 256, (40, 16, 16)).astype(np.uint8))
+    words = ["pretrain", str(tmp_path / "gray.npy"), "--out", str(tmp_path / "run"), "--steps", "2"]
+    assert cli.main([*words, "--method", "colourisation", "--encoder", "small"]) == 2
+    told = capsys.readouterr().err
+    assert "Colourisation needs data of which 'colour' can be asked" in told and "rotation" in told
+    assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_tiles_cover_large_pictures(tmp_path: Path) -> None:
     seen = np.zeros_like(large)
     with (tmp_path / "tiles" / "tiles.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            tile = cv2.imread(str(tmp_path / "tiles" / row["path"]), cv2.IMREAD_UNCHANGED)
+            tile = np.asarray(cv2.imread(str(tmp_path / "tiles" / row["path"]), cv2.IMREAD_UNCHANGED))
             assert tile.dtype == np.uint16 and row["group"] == "slides/large"
             seen[int(row["y"]) : int(row["y"]) + 64, int(row["x"]) : int(row["x"]) + 64] = tile
     assert np.array_equal(seen, large)
@@ -54,7 +55,7 @@ def test_crops_from_boxes(tmp_path: Path) -> None:
         (voc / "Annotations" / f"{number}.xml").write_text(f"<annotation>{boxes}</annotation>", encoding="utf-8")
         (voc / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{number}\n", encoding="utf-8")
     assert "left out, smaller than 8 pixels: 3" in run("crops_from_boxes.py", voc, out)
-    crop = cv2.imread(str(out / "train" / "RBC" / "0_00.png"))
+    crop = np.asarray(cv2.imread(str(out / "train" / "RBC" / "0_00.png")))
     assert crop.shape == (48, 48, 3) and crop[24, 24, 2] > 200 and crop[24, 2].max() < 60  # square, with a margin
     with (out / "groups.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -63,9 +64,7 @@ def test_crops_from_boxes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overlap", [0, 10, 63])
 def test_starts_reach_the_end(overlap: int) -> None:
-    sys.path.insert(0, str(EXAMPLES))
-    from tiles import starts  # a script, no package
-
+    starts = runpy.run_path(str(EXAMPLES / "tiles.py"))["starts"]
     for length in (10, 64, 65, 100, 128, 129):
         found = starts(length, 64, overlap)
         assert found[0] == 0 and found[-1] == max(0, length - 64)

@@ -109,6 +109,7 @@ def test_colour_is_taken_from_the_view_and_kept() -> None:
 def test_gray_data_are_refused() -> None:
     image, sample = Image(size=16), Sample({"image": np.zeros((20, 20, 1), np.uint8)})
     image.fit([sample])
+    assert "colour" not in image.pretext
     with pytest.raises(MethodError, match="colour"):
         image.views(sample, generator(0, "", 0), Colourisation().needs().plan)
 
@@ -126,7 +127,7 @@ def test_it_learns_colours(regression: bool) -> None:
     told = SPAN * outputs["back"] if regression else mean_colour(outputs["back"], method.middles)
     red_and_green = torch.tensor([[60.0, 40.0], [-40.0, 30.0]])
     same = nearest(outputs["ab"], red_and_green) == nearest(told, red_and_green)
-    assert same.float().mean() > 0.85
+    assert same.float().mean() > 0.75
     assert all(one.dtype == torch.uint8 and one.shape == (16, 16, 16, 3) for one in shown.values())
     far = {name: (shown[name].float() - shown["input"].float()).abs().mean() for name in ("seen", "back")}
     assert far["back"] < 0.7 * far["seen"]

@@ -31,14 +31,15 @@ def test_noise_is_laid_over_along_a_cosine() -> None:
 
 def test_a_perfect_denoiser_gives_the_sample_back() -> None:
     """DDIM with the true noise ends at the true sample, in any number of steps."""
-    method, clean = Diffusion(steps=5, latent=4, width=4), drawn(2, 3, 8, 8).float()
+    method: Any = Diffusion(steps=5, latent=4, width=4)
+    clean = drawn(2, 3, 8, 8).float()
 
     class Knows(torch.nn.Module):
         def forward(self, x: torch.Tensor, level: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
             signal, spoilt = (one[0] for one in shares(level))
             return (x - signal * clean) / spoilt
 
-    method.denoiser: Any = Knows()
+    method.denoiser = Knows()
     found = method.made(torch.zeros(2, 4), torch.randn(2, 3, 8, 8))
     torch.testing.assert_close(found, clean, rtol=0, atol=0.02)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -96,7 +98,7 @@ def test_it_agrees_with_transformers() -> None:
     torch.manual_seed(0)
     theirs = transformers.ViTMAEForPreTraining(config).double().train()
     ours = MAE(depth=2, width=16, heads=2)
-    encoder = make("vit_tiny", (3, 24, 24), patch=4, dim=32, depth=2, heads=2)
+    encoder: Any = make("vit_tiny", (3, 24, 24), patch=4, dim=32, depth=2, heads=2)
     ours.build({"encoder": encoder})
     encoder, ours = encoder.double().train(), ours.double().train()
     encoder.net.load_state_dict(encoder_weights(theirs.vit))

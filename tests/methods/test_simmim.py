@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -50,7 +52,7 @@ def test_hidden_cells_are_not_seen_by_a_transformer() -> None:
 
 
 def test_the_mask_vector_learns_in_a_convnet() -> None:
-    encoder = make("small", (1, 16, 16), width=8)
+    encoder: Any = make("small", (1, 16, 16), width=8)
     method = SimMIM()
     method.build({"encoder": encoder})
     batch = Batch({"views": Stream(torch.randn(4, 1, 1, 16, 16))}, torch.arange(4), torch.arange(4))

@@ -46,6 +46,7 @@ def make_watch(parts: Preparation, say: Speaker) -> Watch:
 
 def _explained(parts: Preparation, index: Index) -> list[Batch]:
     """Some held-out samples with the method's own views, where it can say how well it explains them."""
+    assert parts.method is not None
     if type(parts.method).energy is Method.energy:
         return []
     order = Order(len(index), min(EXPLAINED, len(index)), parts.request["seed"], "explained")

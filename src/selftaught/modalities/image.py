@@ -37,7 +37,6 @@ class Image(Modality):
     extensions = pictures.EXTENSIONS | arrays.EXTENSIONS
     default_method = "simclr"
     default_encoder = "auto"
-    pretext = {"rotation": 4, "colour": 0}
 
     def __init__(
         self,
@@ -59,6 +58,11 @@ class Image(Modality):
         self.std: list[float] = []
         self.low, self.high = 0.0, 255.0  # what black and white are, in stored units
         self.side = 0  # the median short side of the pictures looked at, pixels
+
+    @property
+    def pretext(self) -> Mapping[str, int]:  # type: ignore[override]
+        """Turns by quarters; and the colour, unless ``fit`` found that there is none."""
+        return {"rotation": 4, "colour": 0} if self.channels in (0, 3) else {"rotation": 4}
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -166,10 +170,6 @@ class Image(Modality):
             )
             drawn["rotation"] = turns
         elif pretext_of(self, group) == "colour":
-            if made.shape[-1] != 3:
-                raise MethodError(
-                    must_be("modality", "a method that predicts colour", "in colour", f"{made.shape[-1]} channels")
-                )
             drawn["colour"] = np.stack([photo.lab(one, low=self.low, high=self.high) for one in made])
             views.streams[group.name] = np.stack([photo.recolour(one, photo.GRAY) for one in made])
 
