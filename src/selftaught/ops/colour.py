@@ -25,7 +25,7 @@ def classes() -> np.ndarray:
     return STEP * np.unique(np.rint(ab / STEP), axis=0).astype(np.float32)
 
 
-def nearest(ab: Float[Tensor, "B 2 *space"], middles: Float[Tensor, "Q 2"]) -> Int[Tensor, B * space]:
+def nearest(ab: Float[Tensor, "B 2 *space"], middles: Float[Tensor, "Q 2"]) -> Int[Tensor, "B ..."]:
     """The class of each colour."""
     flat = ab.flatten(2).transpose(1, 2)  # (B, N, 2)
     return torch.cdist(flat, middles[None].expand(len(flat), -1, -1)).argmin(-1).unflatten(1, ab.shape[2:])

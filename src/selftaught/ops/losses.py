@@ -102,7 +102,7 @@ def swapped(
 
 
 def squared_error(
-    back: Float[Tensor, b * shape], target: Float[Tensor, b * shape], hidden: Bool[Tensor, b * mask] | None = None
+    back: Float[Tensor, "b ..."], target: Float[Tensor, "b ..."], hidden: Bool[Tensor, "b ..."] | None = None
 ) -> Float[Tensor, " b"]:
     """The mean squared error of each sample, over all its values or those that are ``hidden`` (True); in [0, inf)."""
     far = (at_least_single(back) - at_least_single(target)).square()
