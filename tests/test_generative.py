@@ -132,3 +132,13 @@ def test_health_says_how_much_is_left_unexplained(vae):
     assert all({"held_out_loss", "unexplained"} <= check.keys() for check in checks)
     assert 0 < checks[-1]["unexplained"] < checks[0]["unexplained"]
     assert "held_out_loss" in (vae.folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_energy_sees_the_views_that_the_run_saw(pictures, tmp_path):
+    """A run whose views were not mirrored is not asked about mirrored ones."""
+    from selftaught.commands.parts import plan_of
+
+    run = st.pretrain(pictures, out=tmp_path / "run", method="simclr", steps=2, views={"flip": 0.0}, **SETTINGS)
+    task = load_task(run.folder)
+    assert task.method.needs().plan[0].geometry.flip == 0.5  # type: ignore[union-attr, operator]
+    assert plan_of(st.Run.open(run.folder), task.method)[0].geometry.flip == 0.0

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from selftaught.methods.diffusion import Diffusion, noisy, shares
+from selftaught.methods.diffusion import Diffusion, shares, turned
 from selftaught.nn.unet import UNet
 from tests.methods.check import clock_at, drawn, gradients_are_right, total
 from tests.pretexts import CLOCK, batches_of, discs, outputs_on, task_on, train
 
 
-def test_loss_is_the_noises_squared_error() -> None:
+def test_loss_is_the_squared_error() -> None:
     back, target = drawn(3, 2, 4, 4), drawn(3, 2, 4, 4, seed=1)
     outputs = {"back": back, "target": target}
     assert float(total(Diffusion(), outputs)) == pytest.approx(float((back - target).square().mean()))
@@ -23,8 +23,9 @@ def test_loss_is_the_noises_squared_error() -> None:
 
 def test_noise_is_laid_over_along_a_cosine() -> None:
     x, noise = torch.ones(3, 1, 2, 2), torch.full((3, 1, 2, 2), 2.0)
-    found = noisy(x, noise, torch.tensor([0.0, 0.5, 1.0]))[:, 0, 0, 0]
-    assert found.tolist() == pytest.approx([1.0, 1.5 * math.sqrt(2), 2.0], abs=0.01)
+    seen, v = (one[:, 0, 0, 0] for one in turned(x, noise, torch.tensor([0.0, 0.5, 1.0])))
+    assert v.tolist() == pytest.approx([2.0, 0.5 * math.sqrt(2), -1.0], abs=0.01)
+    assert seen.tolist() == pytest.approx([1.0, 1.5 * math.sqrt(2), 2.0], abs=0.01)
     signal, spoilt = shares(torch.linspace(0, 1, 11))
     torch.testing.assert_close(signal**2 + spoilt**2, torch.ones(11))
 
@@ -37,7 +38,8 @@ def test_a_perfect_denoiser_gives_the_sample_back() -> None:
     class Knows(torch.nn.Module):
         def forward(self, x: torch.Tensor, level: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
             signal, spoilt = (one[0] for one in shares(level))
-            return (x - signal * clean) / spoilt
+            noise = (x - signal * clean) / spoilt
+            return signal * noise - spoilt * clean
 
     method.denoiser = Knows()
     found = method.made(torch.zeros(2, 4), torch.randn(2, 3, 8, 8))
@@ -64,12 +66,13 @@ def test_it_learns_to_paint() -> None:
     """Noise is told better than by nothing, and samples that are told the same are alike."""
     samples, method = discs(32), Diffusion(width=8, latent=16, steps=8, smallest=1.0)
     task = task_on(method, samples)
-    train(task, samples, steps=250)
+    train(task, samples, steps=600)
     outputs = outputs_on(task, samples)
-    assert (outputs["back"] - outputs["target"]).square().mean() < 0.35
+    assert (outputs["back"] - outputs["target"]).square().mean() < 0.35 * outputs["target"].square().mean()
     (batch,) = batches_of(method, 16, samples)
     with torch.no_grad():
         shown = method.show(task.encoders, task.prepare(batch), CLOCK)  # type: ignore[arg-type]
     assert list(shown) == ["input", "back", "again", "1/2 to next", "new"]
     off = [(shown["back"] - shown[name]).square().mean() for name in ("again", "new")]
-    assert off[0] < off[1]
+    assert off[0] < 0.7 * off[1]
+    assert 0.6 < shown["new"].std() / shown["input"].std() < 1.5  # not only apart: of the data's own spread

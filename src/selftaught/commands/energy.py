@@ -14,6 +14,8 @@ from selftaught.errors import ConfigError, MethodError, must_be
 if TYPE_CHECKING:
     import numpy as np
 
+    from selftaught.types import Plan
+
 FORMATS = (".csv", ".parquet", ".npy")
 
 
@@ -35,7 +37,7 @@ def energy(
     compares views how far they are apart. Energies of one run compare with each other, not with another run's.
     Returns the path written. Raises RunError, DataError, ConfigError, MethodError, QuarantineError.
     """
-    Run.open(run)
+    opened = Run.open(run)
     path = Path(out)
     if path.suffix not in FORMATS:
         raise ConfigError(must_be("out", "energy", f"a file ending in {', '.join(FORMATS)}", out))
@@ -45,16 +47,18 @@ def energy(
 
     from selftaught.commands.choices import workers as choose_workers
     from selftaught.commands.model import load
-    from selftaught.commands.parts import load_task
+    from selftaught.commands.parts import load_task, plan_of
     from selftaught.commands.samples import read_again
 
-    task, model = load_task(run), load(run)
+    model = load(run)
+    task = load_task(run, model)
     samples = read_again(data, model.modality, accept_unreadable=accept_unreadable)
     bad = list(samples.index.quarantine)
     count, _ = choose_workers(workers, "cpu", 1)
     found = energies(
-        task, model.modality, samples.index, draws=draws, batch_size=batch_size, workers=count, unreadable=bad
-    )
+        task, model.modality, samples.index, plan_of(opened, task.method), draws=draws, batch_size=batch_size,
+        workers=count, unreadable=bad,
+    )  # fmt: skip
     kept = np.flatnonzero(np.isfinite(found))
     index = samples.index.select(kept)
     _write(path, found[kept], index)
@@ -71,25 +75,40 @@ def energies(
     task: Any,
     modality: Any,
     index: Any,
+    plan: Plan,
     *,
     draws: int = 8,
     batch_size: int = 64,
     workers: int = 0,
     unreadable: list[tuple[str, str]] | None = None,
 ) -> np.ndarray:
-    """(N,) float64, the mean over ``draws``; nan where a sample turned out unreadable, which is named."""
+    """(N,) float64, the mean over ``draws``; nan where a sample turned out unreadable, which is named.
+
+    ``plan``: the run's views; where that is one view, it is the whole sample.
+    """
     import numpy as np
 
+    from selftaught.commands.views import change_plan
+
+    if len(plan) == 1 and plan[0].count == 1:
+        plan = change_plan(plan, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     sums, counts = np.zeros(len(index)), np.zeros(len(index))
     for draw in range(draws):
-        for rows, values in _once(task, modality, index, draw, batch_size, workers, unreadable):
+        for rows, values in _once(task, modality, index, plan, draw, batch_size, workers, unreadable):
             sums[rows] += values
             counts[rows] += 1
     return np.where(counts == draws, sums / draws, np.nan)
 
 
 def _once(
-    task: Any, modality: Any, index: Any, draw: int, batch_size: int, workers: int, bad: list[tuple[str, str]] | None
+    task: Any,
+    modality: Any,
+    index: Any,
+    plan: Plan,
+    draw: int,
+    batch_size: int,
+    workers: int,
+    bad: list[tuple[str, str]] | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(rows of the index, energies) batch by batch, under one draw of all that is random."""
     import torch
@@ -99,7 +118,7 @@ def _once(
 
     clock, device = clock_of(0, steps=1, steps_per_epoch=1, seed=draw), next(task.parameters()).device
     batches = once(
-        index, modality, plan=_plan(task.method), seed=draw, batch_size=batch_size, workers=workers, unreadable=bad,
+        index, modality, plan=plan, seed=draw, batch_size=batch_size, workers=workers, unreadable=bad,
         accept_unreadable=True,
     )  # fmt: skip
     for batch in batches:
@@ -114,16 +133,6 @@ def _once(
                 )
                 raise MethodError(f"{name} does not say how well it explains a sample.", hint=hint) from None
         yield batch.index.cpu().numpy(), values.double().cpu().numpy()
-
-
-def _plan(method: Any) -> Any:
-    """The method's own views; where it looks at one view, that is the whole sample."""
-    from selftaught.commands.views import change_plan
-
-    plan = method.needs().plan
-    if len(plan) == 1 and plan[0].count == 1:
-        return change_plan(plan, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
-    return plan
 
 
 def _write(path: Path, values: np.ndarray, index: Any) -> None:

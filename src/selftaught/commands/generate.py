@@ -45,7 +45,8 @@ def generate(
     from selftaught.commands.model import load
     from selftaught.commands.parts import load_task
 
-    task, model = load_task(run), load(run)
+    model = load(run)
+    task = load_task(run, model)
     made = new_samples(task, model.modality, n, seed)
     path.parent.mkdir(exist_ok=True)
     _write(path, made, model.modality)

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from selftaught import catalog
-from selftaught.commands.model import load
+from selftaught.commands.model import Model, load
 from selftaught.commands.run import Run
+from selftaught.commands.views import change_plan
 from selftaught.errors import RunError
 from selftaught.train.task import Task
+from selftaught.types import Plan
 
 SCHEMA = 1  # of parts/method/config.json
 
@@ -43,11 +45,19 @@ def method_of(run: Run) -> tuple[str, dict[str, Any]]:
     }
 
 
-def load_task(run: str | os.PathLike[str]) -> Task:
-    """Encoder and method of a finished run, with their weights, in eval mode. Raises RunError."""
+def plan_of(run: Run, method: Any) -> Plan:
+    """The views that a run's method asked for, with what was changed for that run."""
+    return change_plan(method.needs().plan, **run.config["request"]["views"])
+
+
+def load_task(run: str | os.PathLike[str], model: Model | None = None) -> Task:
+    """Encoder and method of a finished run, with their weights, in eval mode. Raises RunError.
+
+    ``model``: the run's encoder, where it was loaded already.
+    """
     from safetensors.torch import load_file
 
-    opened, model = Run.open(run), load(run)
+    opened, model = Run.open(run), model or load(run)
     folder = opened.folder / "parts" / "method"
     if not (folder / "config.json").is_file():
         hint = "It was made by an earlier version, or ended in an alarm. --from RUN goes on with it."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch.nn import functional as F
 
 from selftaught import catalog
 from selftaught.commands.model import Model, load
-from selftaught.commands.parts import load_task
+from selftaught.commands.parts import load_task, method_of
+from selftaught.commands.run import Run
 from selftaught.errors import ModalityError, must_be
 from selftaught.types import Features
 
@@ -40,10 +40,9 @@ class Frozen(nn.Module):
         return self._held[0](self._seen(x))
 
     def speak(self, method: Any) -> None:
-        """Takes the words of the method that the encoder was trained by, where it has any."""
-        if hasattr(method, "word_of"):
-            self._held = (self._held[0], method.eval().requires_grad_(False))
-            self.vocabulary = method.words
+        """Takes the words of the method that the encoder was trained by (its ``word_of`` and ``words``)."""
+        self._held = (self._held[0], method.eval().requires_grad_(False))
+        self.vocabulary = method.words
 
     def words(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """(B, C, *space) as the student gets it -> (B, N) numbers of words, and their grid."""
@@ -75,8 +74,8 @@ def teacher(spec: str, modality: Any) -> Frozen:
             wanted = f"a run on {modality.name}"
             raise ModalityError(must_be("teacher", "pretrain", wanted, f"{spec}, a run on {model.modality.name}"))
         made = _from_model(model, modality)
-        if (Path(spec) / "parts" / "method").is_dir():
-            made.speak(load_task(spec).method)
+        if hasattr(catalog.load("method", method_of(Run.open(spec))[0]), "word_of"):
+            made.speak(load_task(spec, model).method)
         return made
     if modality.name != "image":
         wanted = f"a run on {modality.name}: published models here look at pictures"

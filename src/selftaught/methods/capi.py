@@ -74,7 +74,7 @@ class CAPI(Method):
         noise = clock.noise("mask", batch.p, (tokens.values.shape[1],)).to(view.device)
         hidden = hidden_cells(self.mask, noise, self.masked, tokens.grid)
         seen, _ = encoder.context(keep(tokens, hidden))
-        whole = put_back(seen, seen.values.new_zeros(seen.values.shape[2]))
+        whole = put_back(seen)
         told = self.guesses(self.predictor(whole, hidden, getattr(seen, "prefix", None)))
         with torch.no_grad():
             places = self.teacher["encoder"](view).tokens

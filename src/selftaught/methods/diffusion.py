@@ -1,13 +1,15 @@
 """Diffusion autoencoder: a small network takes noise away from a sample, and the encoder tells it what the sample is.
 
 Preechakul, Chatthee, Wizadwongsa & Suwajanakorn 2022, "Diffusion Autoencoders: Toward a Meaningful and Decodable
-Representation", eq. 6 and 7: the encoder's vector conditions a denoiser that is trained by the noise's squared error
-(Ho et al. 2020, eq. 14); samples are made without noise on the way (Song et al. 2021, DDIM, eq. 12).
+Representation", eq. 6 and 7: the encoder's vector conditions a denoiser, which is trained by the squared error; samples
+are made without noise on the way (Song et al. 2021, DDIM, eq. 12).
 
-Where we depart, and why: a U-Net of two halvings, for small pictures; levels of noise are drawn anywhere between none
-and all, along a cosine (Nichol & Dhariwal 2021, eq. 17); new samples start from a Gaussian fitted to the training's own
-vectors (the paper: a second diffusion model). Up to half the noise can be told without the encoder; the rest is what
-the encoder is for.
+Where we depart, and why: the denoiser is asked for v = signal noise - spoilt sample (Salimans & Ho 2022, section 4 and
+appendix D), not for the noise (Ho et al. 2020, eq. 14), which at much noise says next to nothing of the sample: an
+error in it is divided by the little signal there is. A U-Net of two halvings, for small pictures; levels of noise are
+drawn anywhere between none and all, along a cosine (Nichol & Dhariwal 2021, eq. 17); new samples start from a Gaussian
+fitted to the training's own vectors (the paper: a second diffusion model). Little noise can be taken away without the
+encoder; much of it is what the encoder is for.
 
 Costs: one view, and the U-Net at full resolution, which is most of a step. ``selftaught generate`` makes new samples,
 in ``steps`` passes each.
@@ -32,7 +34,7 @@ LEAST = 1e-3  # share of the way to all noise at which levels begin and, from th
 
 
 class Diffusion(Method):
-    """``forward`` gives z (B, latent), what the denoiser is told; back and target (B, C, *space), the noise."""
+    """``forward`` gives z (B, latent), what the denoiser is told; back and target (B, C, *space), v."""
 
     family = "generative"
     mean: Tensor  # (latent,) of z over the last steps
@@ -64,15 +66,16 @@ class Diffusion(Method):
         z = self.enter(encoders["encoder"](view).pooled)
         level = uniform(clock.noise("level", batch.p, (1,)))[:, 0].to(view.device)
         noise = clock.noise("noise", batch.p, view.shape[1:]).to(view)
-        return {"z": z, "back": self.denoiser(noisy(view, noise, level), level, z), "target": noise}
+        seen, target = turned(view, noise, level)
+        return {"z": z, "back": self.denoiser(seen, level, z), "target": target}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
-        """The mean squared error of the noise, at the level that was drawn."""
+        """The mean squared error of v, at the level that was drawn."""
         return squared_error(outputs["back"], outputs["target"])
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)
-        return {"noise": (rows.sum(), len(rows))}
+        return {"velocity": (rows.sum(), len(rows))}
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:
         z = outputs["z"].to(self.mean)
@@ -86,12 +89,11 @@ class Diffusion(Method):
         x = noise
         levels = torch.linspace(1 - LEAST, LEAST, self.steps + 1, device=x.device)
         for now, after in zip(levels, levels[1:], strict=False):
-            level = now.expand(len(x))
-            told = self.denoiser(x, level, z)
+            told = self.denoiser(x, now.expand(len(x)), z)
             signal, spoilt = shares(now)
-            clean = ((x - spoilt * told) / signal).clamp(-6, 6)  # in spreads of the data
+            clean, left = signal * x - spoilt * told, spoilt * x + signal * told
             signal, spoilt = shares(after)
-            x = signal * clean + spoilt * told
+            x = signal * clean + spoilt * left
         return x
 
     def generate(self, encoders: Encoders, p: Tensor, clock: Clock) -> Tensor:
@@ -118,7 +120,7 @@ def shares(level: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos(), angle.sin()
 
 
-def noisy(x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """Samples (B, C, *space) with noise of a level (B,) each (Ho et al. 2020, eq. 4)."""
+def turned(x: Tensor, noise: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples (B, C, *space) with noise of a level (B,) each (Ho et al. 2020, eq. 4), and v, their change with it."""
     signal, spoilt = (share.view(-1, *[1] * (x.ndim - 1)).to(x) for share in shares(level))
-    return signal * x + spoilt * noise
+    return signal * x + spoilt * noise, signal * noise - spoilt * x

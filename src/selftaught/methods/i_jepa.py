@@ -55,13 +55,8 @@ class IJEPA(Method):
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a crop keeps at least"] = 0.3,
     ) -> None:
         super().__init__()
-        self.targets, self.least, self.most, self.aspect, self.context = (
-            targets,
-            least,
-            max(least, most),
-            aspect,
-            context,
-        )
+        self.targets, self.least, self.most = targets, least, max(least, most)
+        self.aspect, self.context = aspect, context
         self.depth, self.width, self.momentum, self.smallest = depth, width, momentum, smallest
 
     def needs(self) -> Needs:
@@ -80,7 +75,7 @@ class IJEPA(Method):
         boxes, hidden = self.boxes(batch.p, tokens.grid, clock)
         boxes, hidden = boxes.to(view.device), hidden.to(view.device)
         seen, _ = encoder.context(keep(tokens, hidden))
-        whole = put_back(seen, seen.values.new_zeros(seen.values.shape[2]))
+        whole = put_back(seen)
         back = self.predictor(whole, hidden, getattr(seen, "prefix", None))
         with torch.no_grad():
             target = at_least_single(self.teacher["encoder"](view).tokens)

@@ -65,7 +65,7 @@ class MAE(Method):
         noise = clock.noise("mask", batch.p, (tokens.values.shape[1],)).to(view.device)
         hidden = hidden_cells(self.mask, noise, self.masked, tokens.grid)
         seen, _ = encoder.context(keep(tokens, hidden))
-        whole = put_back(seen, seen.values.new_zeros(seen.values.shape[2]))
+        whole = put_back(seen)
         back = self.decoder(whole, hidden, getattr(seen, "prefix", None))
         return {"back": back, "target": cells(view, tokens.grid), "hidden": hidden}
 
@@ -86,18 +86,14 @@ class MAE(Method):
         if self.normalise:
             _, mean, spread = normalised(target)
             back = back * spread + mean
-        place = lambda patches: from_cells(patches, grid, view.shape[1:])  # noqa: E731
-        return {
-            "input": view,
-            "seen": place(target.masked_fill(hidden, 0.0)),
-            "back": place(torch.where(hidden, back, target)),
-        }
+        shown = {"seen": target.masked_fill(hidden, 0.0), "back": torch.where(hidden, back, target)}
+        return {"input": view, **{name: from_cells(each, grid, view.shape[1:]) for name, each in shown.items()}}
 
 
 def error(
     back: Float[Tensor, "B N P"], target: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"], *, normalise: bool
 ) -> Float[Tensor, " B"]:
-    """The mean squared error over a sample's hidden patches, in [0, inf); 1 where normalised patches are guessed 0."""
+    """The mean squared error over a sample's hidden patches, in [0, inf); about 1 if normalised ones are guessed 0."""
     back, target = at_least_single(back), at_least_single(target)
     if normalise:
         target, _, _ = normalised(target)

@@ -62,4 +62,4 @@ class Codebook(nn.Module):
         beside = torch.randn(count, everywhere.shape[1], generator=torch.Generator().manual_seed(0)).to(everywhere)
         usual = (self.used.sum() / len(self.words)).clamp(min=1e-3)
         self.used[which] = usual
-        self.sums[which] = (everywhere[spaced] + 0.01 * everywhere.std(0) * beside) * usual
+        self.sums[which] = (everywhere[spaced] + 0.01 * everywhere.std(0, correction=0) * beside) * usual

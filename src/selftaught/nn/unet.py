@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from selftaught.nn.decoder import CONVOLUTIONS, SMOOTH
 
 LARGE = 32  # cells of the shortest axis from which on the work is done at half the resolution
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -40,7 +41,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(Block(before, after, inner, axes) for before, after in pairs)
         back = list(zip(widths[1:], widths, strict=False))[::-1]
         self.up = nn.ModuleList(Block(below + here, here, inner, axes) for below, here in back)
-        last = conv(width, self.stride**axes * shape[0], 3, padding=1)
+        last = TRANSPOSED[axes](width, shape[0], self.stride, stride=self.stride)  # no overlap, so no chequerboard
         self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
@@ -56,18 +57,7 @@ class UNet(nn.Module):
         for block in self.up:
             beside = kept.pop()
             x = block(torch.cat([F.interpolate(x, beside.shape[2:], mode=SMOOTH[axes]), beside], dim=1), told)
-        return _finer(self.leave(x), self.stride, whole)
-
-
-def _finer(x: Tensor, stride: int, space: Sequence[int]) -> Tensor:
-    """(B, C stride^A, *grid) -> (B, C, *space): every cell's features are the values of its part of the input."""
-    axes = len(space)
-    parts = x.unflatten(1, (-1, *[stride] * axes))
-    order = (0, 1, *(place for axis in range(axes) for place in (2 + axes + axis, 2 + axis)))
-    fine = parts.permute(order)
-    for axis in range(axes):
-        fine = fine.flatten(2 + axis, 3 + axis)
-    return fine[(slice(None), slice(None), *(slice(size) for size in space))]
+        return self.leave(x)[(slice(None), slice(None), *(slice(size) for size in whole))]
 
 
 class Block(nn.Module):

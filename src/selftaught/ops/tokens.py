@@ -39,10 +39,11 @@ def keep(tokens: Tokens, hidden: Bool[Tensor, "B N"]) -> Tokens:
     return dataclasses.replace(tokens, values=values, position=tokens.position.gather(1, order), valid=valid)
 
 
-def put_back(kept: Tokens, fill: Float[Tensor, " D"] | Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-    """All cells of the grid: ``kept`` at their positions, ``fill`` (the mask vector, or a whole grid) elsewhere."""
+def put_back(kept: Tokens, fill: Float[Tensor, " D"] | Float[Tensor, "B N D"] | None = None) -> Float[Tensor, "B N D"]:
+    """All cells of the grid: ``kept`` at their positions, elsewhere ``fill``: a vector, a whole grid, None = 0."""
     batch, _, dim = kept.values.shape
     cells = math.prod(kept.grid)
+    fill = kept.values.new_zeros(dim) if fill is None else fill
     whole = fill.to(kept.values.dtype).expand(batch, cells, dim)
     position = kept.position
     if kept.valid is not None:  # padding is written to a cell past the end, and cut off
