@@ -35,7 +35,7 @@ def write_views(path: Path, batches: Iterable[Batch], modality: Modality, *, row
         for sample in range(min(len(batch), rows - len(lines))):
             groups = batch.streams.values()
             lines.append([cell_of(modality, view) for group in groups for view in group.data[sample].numpy()])
-    return _write(path, _side_by_side(lines))
+    return _write(path, _side_by_side(lines, most=max(4, 8 // len(lines[0]))))
 
 
 def write_shown(path: Path, columns: Mapping[str, Tensor], modality: Modality) -> Path:

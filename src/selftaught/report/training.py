@@ -98,7 +98,9 @@ def pictures(run: Run) -> Html:
     if lacks := [name for name in _ALWAYS if name not in run.pictures]:
         lacking = " and ".join(f"{_PICTURES[name][0].lower()} ({name}.png)" for name in lacks)
         shown.append(missing(f"No picture of {lacking}. They are made by:", command(run, "pretrain")))
-    return section("What it saw", "pictures", tag("div", *shown, class_="pair"))
+    beside = len(shown) - len([name for name in run.pictures if name not in _ALWAYS])
+    wide = shown[beside:] if not lacks else []  # what came back is too detailed for half a page
+    return section("What it saw", "pictures", tag("div", *shown[: len(shown) - len(wide)], class_="pair"), *wide)
 
 
 def curves(run: Run) -> Html:
