@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import selftaught as st
+from selftaught.commands.painted import apart
 from selftaught.commands.parts import load_task
 from selftaught.diagnostics.measures import frechet
 from selftaught.errors import ConfigError, MethodError, RunError
@@ -25,7 +26,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("pictures")
-    for number, sample in enumerate(Image().toy(48)):
+    for number, sample in enumerate(Image().toy(80)):
         if number % 2 == 0:  # discs alone
             cv2.imwrite(str(root / f"{number:03}.png"), np.asarray(sample.data))
     return root
@@ -48,8 +49,9 @@ def test_the_method_comes_back(vae):
 def test_pictures_of_what_came_back(vae):
     picture = cv2.imread(str(vae.folder / "pictures" / "shown.png"))
     assert picture is not None and picture.shape[1] > 10 * 16  # five columns, twice
+    assert cv2.imread(str(vae.folder / "pictures" / "generated.png")) is not None
     page = Path(st.report(vae.folder, quiet=True)).read_text(encoding="utf-8")
-    assert "What it made of samples" in page
+    assert "What it made of samples" in page and "What it makes out of noise" in page
 
 
 def test_generate_writes_samples(vae, tmp_path):
@@ -65,7 +67,22 @@ def test_generate_writes_samples(vae, tmp_path):
 
 def test_generate_compares_with_data(vae, pictures, tmp_path, capsys):
     st.generate(vae.folder, n=24, out=str(tmp_path / "new.npy"), data=pictures)
-    assert "Frechet distance to the data" in capsys.readouterr().out
+    assert "Frechet distance of 20 new samples" in capsys.readouterr().out
+    page = Path(st.report(vae.folder, quiet=True)).read_text(encoding="utf-8")
+    assert "Frechet distance of 20 and 20 samples" in page
+    st.generate(vae.folder, n=4, out=str(tmp_path / "few.npy"), data=pictures)
+    assert "Too few samples for a Frechet distance" in capsys.readouterr().out
+
+
+def test_how_far_new_samples_are_apart():
+    """As far as other true ones where they are drawn alike, farther where they are not."""
+    rng = np.random.default_rng(0)
+    true, alike, other = rng.normal(size=(400, 3)), rng.normal(size=(150, 3)), rng.normal(1, 2, (150, 3))
+    far, usual, count = apart(alike, true) or (0.0, 0.0, 0)
+    assert count == 150 and far == pytest.approx(usual, abs=0.1) and usual < 0.1
+    far, again, _ = apart(other, true) or (0.0, 0.0, 0)
+    assert far > 3 and again == usual
+    assert apart(alike[:15], true) is None and apart(alike, true[:31]) is None
 
 
 def test_energy_finds_what_is_unlike_the_rest(vae, pictures, tmp_path):
@@ -89,7 +106,7 @@ def test_energy_of_methods_that_compare_views(pictures, tmp_path):
         path = st.energy(run.folder, pictures, out=str(tmp_path / f"energy{suffix}"), draws=2, quiet=True)
         assert path.stat().st_size > 0
     values = np.load(tmp_path / "energy.npy")
-    assert values.shape == (24,) and (values >= 0).all() and (values <= 2).all()
+    assert values.shape == (40,) and (values >= 0).all() and (values <= 2).all()
     with pytest.raises(MethodError, match="cannot make new samples"):
         st.generate(run.folder, quiet=True)
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from selftaught import config
-from selftaught.commands import pictures, shown
+from selftaught.commands import painted, pictures, shown
 from selftaught.commands.choices import PRECISIONS
 from selftaught.commands.health import make_watch
 from selftaught.commands.model import save_encoder
@@ -28,6 +28,7 @@ from selftaught.commands.preparation import Preparation
 from selftaught.commands.run import Run, Speaker, command_line, environment
 from selftaught.data.loader import once
 from selftaught.diagnostics.best import Best
+from selftaught.diagnostics.held_out import batches_of
 from selftaught.diagnostics.watch import Watch
 from selftaught.errors import CheckpointError
 from selftaught.train.checkpoint import Store, lock, write_text
@@ -123,6 +124,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
         )
         if watch:
             shown.write(parts, task, fabric.device)
+            painted.write(out, task, parts.modality, batches_of(watch.plain))
         return result
     finally:
         if watch:

@@ -21,7 +21,9 @@ class UNet(nn.Module):
 
     Two halvings of the grid (fewer where it is small) and the way back with shortcuts; level and condition scale and
     shift every block (Dhariwal & Nichol 2021, section 3; Preechakul et al. 2022, section 3). From ``LARGE`` cells an
-    axis on it works at half the resolution, which costs a quarter in pictures.
+    axis on it works at half the resolution, which costs a quarter in pictures. Level and condition also say how much of
+    what came in goes straight out (after Karras et al. 2022, eq. 7), for fine grain is noise at nearly every level, and
+    a new network would first have to learn to pass it on.
     """
 
     def __init__(self, shape: Sequence[int], condition: int, *, width: int) -> None:
@@ -43,11 +45,16 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Block(below + here, here, inner, axes) for below, here in back)
         last = TRANSPOSED[axes](width, shape[0], self.stride, stride=self.stride)  # no overlap, so no chequerboard
         self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
+        self.straight = nn.Linear(inner, shape[0])  # how much of each channel
+        for layer in (last, self.straight):  # at first it says 0, the mean
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         angle = level[:, None].float() * self.rates.float()
         told = self.told(torch.cat([angle.sin().to(condition), angle.cos().to(condition), condition], dim=1))
         axes, whole = x.ndim - 2, x.shape[2:]
+        straight = self.straight(told).view(len(x), -1, *[1] * axes) * x
         x, kept = self.enter(x), []
         for number, block in enumerate(self.down):
             x = block(x, told)
@@ -57,7 +64,7 @@ class UNet(nn.Module):
         for block in self.up:
             beside = kept.pop()
             x = block(torch.cat([F.interpolate(x, beside.shape[2:], mode=SMOOTH[axes]), beside], dim=1), told)
-        return self.leave(x)[(slice(None), slice(None), *(slice(size) for size in whole))]
+        return straight + self.leave(x)[(slice(None), slice(None), *(slice(size) for size in whole))]
 
 
 class Block(nn.Module):

@@ -38,6 +38,7 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    generated: dict[str, Any] = field(default_factory=dict)  # how far new samples are from true ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # column -> values; NaN where nothing was measured
     quarantine: list[tuple[str, str]] | None = None  # (path, reason); None = no file
     pictures: dict[str, bytes] = field(default_factory=dict)  # stem -> bytes
@@ -71,6 +72,7 @@ def read_run(folder: Path) -> Run:
     run.environment = _json(run, "environment.json")
     run.health = _json(run, "health.json")
     run.evaluation = _json(run, "evaluation.json")
+    run.generated = _json(run, "pictures/generated.json")
     run.metrics = _metrics(run)
     run.quarantine = _quarantine(run)
     run.pictures = {name: data for name in _PICTURES if (data := _bytes(run, f"pictures/{name}.png"))}

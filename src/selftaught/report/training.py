@@ -25,7 +25,7 @@ _PICTURES = {
         "What went in, what of it could be seen, and what came back. Where a method learns patches that are normalised "
         "one by one (MAE, AIM), their true brightness and contrast are put back for the picture.",
     ),
-    "generated": ("What it makes out of noise", "New samples, by selftaught generate."),
+    "generated": ("What it makes out of noise", "New samples."),
 }
 _ALWAYS = ("samples", "views")  # a run that lacks them is not whole; not every method has something to show
 _MEASURES = {  # column -> (heading, what it says)
@@ -93,7 +93,8 @@ def pictures(run: Run) -> Html:
     shown = []
     for name, (title, text) in _PICTURES.items():
         if name in run.pictures:
-            caption = tag("figcaption", tag("strong", title + ". "), text)
+            told = _distance(run) if name == "generated" else ""
+            caption = tag("figcaption", tag("strong", title + ". "), text, told)
             shown.append(tag("figure", picture(run.pictures[name], f"{title}: a grid of pictures"), caption))
     if lacks := [name for name in _ALWAYS if name not in run.pictures]:
         lacking = " and ".join(f"{_PICTURES[name][0].lower()} ({name}.png)" for name in lacks)
@@ -101,6 +102,17 @@ def pictures(run: Run) -> Html:
     beside = len(shown) - len([name for name in run.pictures if name not in _ALWAYS])
     wide = shown[beside:] if not lacks else []  # what came back is too detailed for half a page
     return section("What it saw", "pictures", tag("div", *shown[: len(shown) - len(wide)], class_="pair"), *wide)
+
+
+def _distance(run: Run) -> str:
+    """How far new samples are from true ones, where it was measured."""
+    far, usual, count = (real(run.generated.get(name)) for name in ("frechet", "usual", "samples"))
+    if not math.isfinite(far + usual + count):
+        return ""
+    return (
+        f" On the run's own features they are {far:.3g} from as many true ones (Frechet distance of {count:.0f} and "
+        f"{count:.0f} samples); other true ones are {usual:.3g} from the same."
+    )
 
 
 def curves(run: Run) -> Html:

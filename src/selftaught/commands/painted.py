@@ -1,0 +1,82 @@
+"""New samples, by methods that can make them, and how far their features are from those of true ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from selftaught.commands import pictures
+from selftaught.diagnostics.measures import frechet
+from selftaught.downstream.features import extract
+from selftaught.encoders.whole import quiet_eval
+from selftaught.train.checkpoint import write_text
+from selftaught.train.clocks import clock_of
+from selftaught.train.task import Task
+from selftaught.types import Batch, Method, Stream
+
+SHOWN = 64  # samples in the picture
+AT_ONCE = 64
+AT_THE_END = 256  # new samples, at most, that a training ends with
+FEWEST = 16  # samples that a distance is taken of
+
+
+def can_paint(method: Method) -> bool:
+    return type(method).generate is not Method.generate
+
+
+def new_samples(task: Task, modality: Any, n: int, seed: int) -> np.ndarray:
+    """(n, *stored) samples as the data are stored."""
+    clock, pieces = clock_of(0, steps=1, steps_per_epoch=1, seed=seed), []
+    with quiet_eval(task):
+        for first in range(0, n, AT_ONCE):
+            p = torch.arange(first, min(n, first + AT_ONCE))
+            made = task.method.generate(task.encoders, p, clock)  # type: ignore[arg-type]
+            pieces.append(modality.denormalise(made.float()).cpu().numpy())
+    return np.concatenate(pieces)
+
+
+def apart(new: np.ndarray, true: np.ndarray) -> tuple[float, float, int] | None:
+    """Frechet distance of new samples from true ones, of as many other true ones from the same, and how many.
+
+    Both are too large where there are few samples, and alike: the second is what new samples could reach at best.
+    None where there are too few.
+    """
+    count = min(len(new), len(true) // 2)
+    if count < FEWEST:
+        return None
+    mixed = torch.from_numpy(np.random.default_rng(0).permutation(true))
+    kept, others = mixed[:count], mixed[count : 2 * count]
+    return frechet(torch.from_numpy(new[:count]), kept), frechet(others, kept), count
+
+
+def write(out: Path, task: Task, modality: Any, plain: Iterable[Batch]) -> None:
+    """RUN/pictures/generated.png and what its distance is, at the end of a training, where the method can paint.
+
+    ``plain``: untouched samples, best held out.
+    """
+    if not can_paint(task.method):
+        return
+    features = partial(extract, task.encoders["encoder"], normalise=modality.normalise, device=task.place()[0])
+    true = features(plain)
+    made = new_samples(task, modality, max(SHOWN, min(AT_THE_END, len(true) // 2)), seed=0)
+    pictures.write_cells(out / "pictures" / "generated.png", made[:SHOWN], modality)
+    note(out, apart(features(_batches(made)), true))
+
+
+def note(out: Path, found: tuple[float, float, int] | None) -> None:
+    """RUN/pictures/generated.json: what the report says of the picture."""
+    if found is not None:
+        facts = dict(zip(("frechet", "usual", "samples"), found, strict=True))
+        write_text(out / "pictures" / "generated.json", json.dumps(facts, indent=1))
+
+
+def _batches(samples: np.ndarray) -> Iterator[Batch]:
+    """Untouched samples, as stored."""
+    for rows in torch.arange(len(samples)).split(AT_ONCE):
+        yield Batch({"plain": Stream(torch.from_numpy(samples[rows.numpy()])[:, None])}, rows, rows)
