@@ -16,24 +16,28 @@ NAMES = ("real", "painted", "real_fooled", "painted_fooled")
 
 
 def test_loss_is_the_hinge_and_its_counterpart() -> None:
-    outputs = {name: 2 * drawn(5, seed=n) for n, name in enumerate(NAMES)}
+    outputs = {name: 2 * drawn(5, seed=n) for n, name in enumerate((*NAMES, "cycle"))}
     rows = []
     for b in range(5):
         real, painted, real_fooled, painted_fooled = (float(outputs[name][b]) for name in NAMES)
         rows.append(max(0, 1 - real) + max(0, 1 + painted) + real_fooled - painted_fooled)
-    assert float(total(BiGAN(), outputs)) == pytest.approx(sum(rows) / 5)
+    cycle = 3 * float(outputs["cycle"].mean())
+    assert float(total(BiGAN(cycle=0), outputs)) == pytest.approx(sum(rows) / 5)
+    assert float(total(BiGAN(cycle=3), outputs)) == pytest.approx(sum(rows) / 5 + cycle)
     gradients_are_right(lambda x: total(BiGAN(), {**outputs, "real": x}), 5)
 
 
 def test_who_learns_from_what() -> None:
-    """The adversary's loss reaches the adversary alone; being fooled reaches encoder and painter, not the adversary."""
+    """The adversary's loss reaches the adversary alone; being fooled, and painting the sample itself, reach encoder and
+    painter, not the adversary.
+    """
     task = task_on(BiGAN(width=8, judge=4, latent=4), discs(8))
     (batch,) = batches_of(task.method, 8, discs(8))
     outputs = task(Share(batch, CLOCK))
     terms = task.method.loss(outputs, CLOCK)
     own = {name: p for name, p in task.named_parameters() if "adversary" in name and p.requires_grad}
     others = {name: p for name, p in task.named_parameters() if "adversary" not in name and p.requires_grad}
-    for term, reached, spared in (("adversary", own, others), ("fooled", others, own)):
+    for term, reached, spared in (("adversary", own, others), ("fooled", others, own), ("cycle", others, own)):
         found = torch.autograd.grad(
             terms[term][0], [*reached.values(), *spared.values()], retain_graph=True, allow_unused=True
         )

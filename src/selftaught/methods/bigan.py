@@ -4,8 +4,11 @@ Donahue, Krahenbuhl & Darrell 2017, "Adversarial Feature Learning", eq. 2 and 3;
 Learned Inference". Where no adversary can tell (sample, encoded) from (painted, noise), the encoder inverts the
 painter.
 
-Where we depart, and why: the hinge loss instead of the logarithm, an adversary whose layers stretch nothing (spectral
-norm: Miyato et al. 2018) and learns four times as fast (two time scales: Heusel et al. 2017), as is usual since.
+Where we depart, and why: what is painted from a sample's own numbers is asked to be the sample (Li et al. 2017,
+"ALICE", section 3.2, here with the squared error; ``cycle`` 0 = the paper's objective), for an adversary alone tells
+a young encoder next to nothing. The hinge loss instead of the logarithm, an adversary whose layers stretch nothing
+(spectral norm: Miyato et al. 2018) and learns four times as fast (two time scales: Heusel et al. 2017), as is usual
+since.
 
 Costs: one view, a painter and an adversary that sees every sample four times. Adversarial training wanders: look at
 what it paints. Paints new samples: ``selftaught generate``.
@@ -24,13 +27,14 @@ from selftaught.methods.base import VIEWS, one_view
 from selftaught.nn.blocks import frozen
 from selftaught.nn.decoder import CONVOLUTIONS, VectorDecoder
 from selftaught.nn.spectral import Spectral, refresh
-from selftaught.ops.losses import at_least_single
+from selftaught.ops.losses import at_least_single, squared_error
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
 
 class BiGAN(Method):
     """``forward`` gives z (B, latent), the encoded samples; what the adversary says (B,): of real and painted pairs,
-    real and painted, and of the same with a gradient to encoder and painter, real_fooled and painted_fooled.
+    real and painted, and of the same with a gradient to encoder and painter, real_fooled and painted_fooled; cycle
+    (B,), how far what is painted from z is from the sample.
     """
 
     family = "generative"
@@ -42,10 +46,12 @@ class BiGAN(Method):
         width: Annotated[int, "in [8, inf)", "features of the painter's first stage"] = 128,
         judge: Annotated[int, "in [4, inf)", "features of the adversary's first stage"] = 32,
         judge_rate: Annotated[float, "in (0, inf)", "how fast the adversary learns, as a factor"] = 4.0,
+        cycle: Annotated[float, "in [0, inf)", "weight of painting the sample from its own numbers"] = 10.0,
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a crop keeps at least"] = 0.5,
     ) -> None:
         super().__init__()
-        self.latent, self.width, self.judge, self.judge_rate, self.smallest = latent, width, judge, judge_rate, smallest
+        self.latent, self.width, self.smallest = latent, width, smallest
+        self.judge, self.judge_rate, self.cycle = judge, judge_rate, cycle
 
     def needs(self) -> Needs:
         return Needs(plan=one_view(smallest=self.smallest))
@@ -61,6 +67,7 @@ class BiGAN(Method):
         z = self.enter(encoders["encoder"](view).pooled)
         noise = clock.noise("latent", batch.p, (self.latent,)).to(z)
         painted = self.painter(noise)
+        cycle = squared_error(self.painter(z), view) if self.cycle else z.new_zeros(len(z))
         still = frozen(self.adversary)  # as it is now: gradient to encoder and painter, not to itself
         return {
             "z": z,
@@ -68,6 +75,7 @@ class BiGAN(Method):
             "painted": self.adversary((painted.detach(), noise)),
             "real_fooled": still((view, z)),  # type: ignore[arg-type]
             "painted_fooled": still((painted, noise)),  # type: ignore[arg-type]
+            "cycle": cycle,
         }
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
@@ -75,7 +83,9 @@ class BiGAN(Method):
         count = len(said["real"])
         adversary = F.relu(1 - said["real"]) + F.relu(1 + said["painted"])
         fooled = said["real_fooled"] - said["painted_fooled"]
-        return {"adversary": (adversary.sum(), count), "fooled": (fooled.sum(), count)}
+        cycle = self.cycle * outputs["cycle"]
+        terms = {"adversary": (adversary.sum(), count), "fooled": (fooled.sum(), count)}
+        return terms | ({"cycle": (cycle.sum(), count)} if self.cycle else {})
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:
         refresh(self.adversary)

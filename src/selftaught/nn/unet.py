@@ -46,8 +46,8 @@ class UNet(nn.Module):
         last = TRANSPOSED[axes](width, shape[0], self.stride, stride=self.stride)  # no overlap, so no chequerboard
         self.leave = nn.Sequential(nn.GroupNorm(1, width), nn.SiLU(), last)
         self.straight = nn.Linear(inner, shape[0])  # how much of each channel
-        for layer in (last, self.straight):  # at first it says 0, the mean
-            nn.init.zeros_(layer.weight)
+        for layer in (last, self.straight):  # at first it says next to nothing: 0, the mean
+            nn.init.trunc_normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
