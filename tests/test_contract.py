@@ -169,6 +169,16 @@ def test_order_of_samples_does_not_matter(method: str, modality: str) -> None:
         torch.testing.assert_close(straight[name][order], moved[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if catalog.constant("method", name, "small_batches")])
+def test_small_batches_do_where_nothing_is_compared(method: str) -> None:
+    """With batch norm's statistics fixed, the loss of a batch is the mean of its halves'."""
+    kind = prepared(IN_CI[0])
+    task = task_of(kind, method, torch.float64).eval()
+    batch = views(kind, task.method, 8)
+    losses = [one_loss(task, part) for part in (batch, *batch.split(2))]
+    torch.testing.assert_close(losses[0], (losses[1] + losses[2]) / 2, rtol=1e-9, atol=1e-9)
+
+
 @every_modality
 @every_method
 def test_same_seed_same_bits(method: str, modality: str) -> None:

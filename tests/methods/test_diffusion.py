@@ -10,6 +10,7 @@ import torch
 
 from selftaught.methods.diffusion import Diffusion, shares, turned
 from selftaught.nn.unet import UNet
+from selftaught.train.loop import Share
 from tests.methods.check import clock_at, drawn, gradients_are_right, total
 from tests.pretexts import CLOCK, batches_of, discs, outputs_on, task_on, train
 
@@ -62,9 +63,25 @@ def test_mean_and_spread_of_the_vectors_are_kept() -> None:
     torch.testing.assert_close(method.square, z.T @ z / 400, rtol=1e-4, atol=1e-4)
 
 
+def test_the_encoder_sees_another_view() -> None:
+    """What is spoilt is the last view, what the encoder sees the first."""
+    for other_view in (True, False):
+        method = Diffusion(width=4, latent=4, other_view=other_view)
+        task = task_on(method, discs(8))
+        (batch,) = batches_of(method, 8, discs(8))
+        views = batch["views"].data
+        assert views.shape[1] == 1 + other_view
+        outputs = task(Share(batch, CLOCK))
+        views[:, 0] = 255 - views[:, 0]
+        changed = task(Share(batch, CLOCK))
+        assert not torch.equal(outputs["z"], changed["z"])
+        assert torch.equal(outputs["target"], changed["target"]) is other_view
+
+
 def test_it_learns_to_paint() -> None:
     """Noise is told better than by nothing, and samples that are told the same are alike."""
-    samples, method = discs(32), Diffusion(width=8, latent=16, steps=8, smallest=1.0)
+    samples = discs(32)
+    method = Diffusion(width=8, latent=16, steps=8, smallest=1.0, other_view=False)
     task = task_on(method, samples)
     train(task, samples, steps=600)
     outputs = outputs_on(task, samples)

@@ -11,6 +11,7 @@ from selftaught.errors import ConfigError, DataError, must_be
 
 EPOCHS = 100  # where no length is given
 BATCH = {"cpu": 128, "cuda": 256, "mps": 128}
+SMALL_BATCH = {**BATCH, "cpu": 64}  # of methods that compare nothing: more steps in the same time, where time is short
 FEW_NEGATIVES = 8  # samples of a batch; SimCLR was as good as MoCo with 16 and 8 (docs/log.md), fewer were not tried
 TRANSFORMERS = ("vit", "deit", "eva", "beit", "xcit")  # how their names begin, here and in timm
 MANY = 100_000  # samples; Caron et al. 2021, table 2: ViT-S on ImageNet, above SwAV, BYOL and MoCo v2
@@ -54,8 +55,21 @@ def method(
     return usual, "the usual one for these data"
 
 
-def batch_size(asked: int | None, count: int, *, device: str, devices: int, accumulate: int, smallest: int) -> int:
-    """Samples per step. Raises ConfigError where it exceeds the data, DataError where these are too few."""
+def batch_size(
+    asked: int | None,
+    count: int,
+    *,
+    device: str,
+    devices: int,
+    accumulate: int,
+    smallest: int = 2,
+    small: bool = False,
+) -> int:
+    """Samples per step. Raises ConfigError where it exceeds the data, DataError where these are too few.
+
+    ``smallest``: the fewest that the method can learn from. ``small``: it compares nothing, so small batches do.
+    """
+    usual = (SMALL_BATCH if small else BATCH)[device]
     pieces = devices * accumulate
     if count < max(smallest, pieces):
         few = f"{count} sample{'' if count == 1 else 's'}"
@@ -63,13 +77,13 @@ def batch_size(asked: int | None, count: int, *, device: str, devices: int, accu
             f"There {'is' if count == 1 else 'are'} {few} to train on; at least {max(smallest, 2)} are needed."
         )
     if asked is None:
-        wanted = min(BATCH[device], 1 << max(1, (count // 4).bit_length() - 1), count)
+        wanted = min(usual, 1 << max(1, (count // 4).bit_length() - 1), count)
         return max(wanted // pieces * pieces, pieces * smallest if pieces * smallest <= count else smallest)
     if asked > count:
         wrong = must_be(
             "batch_size", "pretrain", f"an int in [{smallest}, {count}], the number of training samples", asked
         )
-        raise ConfigError(wrong, hint=f"Try --batch-size {min(BATCH[device], count)}.")
+        raise ConfigError(wrong, hint=f"Try --batch-size {min(usual, count)}.")
     return asked
 
 

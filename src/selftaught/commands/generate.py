@@ -97,5 +97,5 @@ def _write(path: Path, made: np.ndarray, modality: Any) -> None:
         with fresh.open("wb") as file:
             np.save(file, made)
     else:
-        pictures.write_cells(fresh, made[: painted.SHOWN], modality)
+        pictures.write_cells(fresh, made[: painted.SHOWN], modality, columns=painted.COLUMNS)
     fresh.replace(path)

@@ -21,6 +21,7 @@ from selftaught.train.task import Task
 from selftaught.types import Batch, Method, Stream
 
 SHOWN = 64  # samples in the picture
+COLUMNS = 16
 AT_ONCE = 64
 AT_THE_END = 256  # new samples, at most, that a training ends with
 FEWEST = 16  # samples that a distance is taken of
@@ -65,7 +66,7 @@ def write(out: Path, task: Task, modality: Any, plain: Iterable[Batch]) -> None:
     features = partial(extract, task.encoders["encoder"], normalise=modality.normalise, device=task.place()[0])
     true = features(plain)
     made = new_samples(task, modality, max(SHOWN, min(AT_THE_END, len(true) // 2)), seed=0)
-    pictures.write_cells(out / "pictures" / "generated.png", made[:SHOWN], modality)
+    pictures.write_cells(out / "pictures" / "generated.png", made[:SHOWN], modality, columns=COLUMNS)
     note(out, apart(features(_batches(made)), true))
 
 

@@ -137,6 +137,7 @@ class Preparation:
             devices=devices,
             accumulate=self.request["accumulate"],
             smallest=self.method.minimum_batch,
+            small=self.method.small_batches,
         )
 
     def choose_batch(self, *, device: str, devices: int) -> None:
@@ -144,7 +145,8 @@ class Preparation:
         assert self.method is not None
         self.device, self.devices = device, devices
         size = self._batch_size(device, devices)
-        reason = "" if self.request["batch_size"] else f"for {len(self.index):,} samples on {self.device}"
+        alone = ", each learned from by itself" if self.method.small_batches else ""
+        reason = "" if self.request["batch_size"] else f"for {len(self.index):,} samples on {self.device}{alone}"
         self.derived.add("batch_size", self.saved["derived"]["batch_size"] if self.saved else size, reason)
         self.order = Order(len(self.index), self.derived.values["batch_size"], self.request["seed"])
         self.workers, why = choices.workers(self.request["workers"], self.device, self.devices)

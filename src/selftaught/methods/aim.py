@@ -32,6 +32,7 @@ class AIM(Method):
     """
 
     family = "predictive coding"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

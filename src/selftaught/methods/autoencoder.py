@@ -26,6 +26,7 @@ class Autoencoder(Method):
     """``forward`` gives z (B, code), the numbers; back and target (B, C, *space)."""
 
     family = "reconstruction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -19,13 +19,13 @@ def two_views(*, smallest: float = 0.2, colour: float = 1.0, blur: float = 0.5, 
     return (ViewGroup(VIEWS, count, 1.0, geometry, (Photometry(colour=colour, blur=blur),)),)
 
 
-def one_view(*, smallest: float = 0.2) -> Plan:
-    """One crop of a sample, mirrored half of the time and not changed otherwise, as methods that predict it need it.
+def one_view(*, smallest: float = 0.2, count: int = 1) -> Plan:
+    """One crop (or ``count``) of a sample, mirrored half of the time and not changed otherwise, to be predicted.
 
     ``smallest``: share of the sample that it keeps at least, in (0, 1].
     """
     plain = Photometry(colour=0.0, gray=0.0, blur=0.0, noise=0.0)
-    return (ViewGroup(VIEWS, 1, 1.0, Geometry(scale=(smallest, 1.0)), (plain,)),)
+    return (ViewGroup(VIEWS, count, 1.0, Geometry(scale=(smallest, 1.0)), (plain,)),)
 
 
 def unlike_views(*, smallest: float = 0.2, colour: float = 0.5) -> Plan:

@@ -34,6 +34,7 @@ class BEiT(Method):
     """
 
     family = "masked prediction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

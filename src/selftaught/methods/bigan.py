@@ -38,6 +38,7 @@ class BiGAN(Method):
     """
 
     family = "generative"
+    small_batches = True
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class Colourisation(Method):
     """
 
     family = "pretext transformations"
+    small_batches = True
     minimum_batch = 1
     middles: Tensor  # (Q, 2)
     frequency: Tensor  # (Q,)

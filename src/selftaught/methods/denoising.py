@@ -28,6 +28,7 @@ class Denoising(Method):
     """``forward`` gives noisy, back and target (B, C, *space)."""
 
     family = "reconstruction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

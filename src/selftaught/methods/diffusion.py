@@ -4,14 +4,16 @@ Preechakul, Chatthee, Wizadwongsa & Suwajanakorn 2022, "Diffusion Autoencoders: 
 Representation", eq. 6 and 7: the encoder's vector conditions a denoiser, which is trained by the squared error; samples
 are made without noise on the way (Song et al. 2021, DDIM, eq. 12).
 
-Where we depart, and why: the denoiser is asked for v = signal noise - spoilt sample (Salimans & Ho 2022, section 4 and
-appendix D), not for the noise (Ho et al. 2020, eq. 14), which at much noise says next to nothing of the sample: an
-error in it is divided by the little signal there is. A U-Net of two halvings, for small pictures; levels of noise are
-drawn anywhere between none and all, along a cosine (Nichol & Dhariwal 2021, eq. 17); new samples start from a Gaussian
-fitted to the training's own vectors (the paper: a second diffusion model). Little noise can be taken away without the
-encoder; much of it is what the encoder is for.
+Where we depart, and why: the encoder sees another crop of the sample than the one that is spoilt (Hudson et al. 2024,
+"SODA"; ``other_view`` off = the paper's own), so that it must say what the sample is, not what lies where. The denoiser
+is asked for v = signal noise - spoilt sample (Salimans & Ho 2022, section 4 and appendix D), not for the noise (Ho et
+al. 2020, eq. 14), which at much noise says next to nothing of the sample: an error in it is divided by the little
+signal there is. A U-Net of two halvings, for small pictures; levels of noise are drawn anywhere between none and all,
+along a cosine (Nichol & Dhariwal 2021, eq. 17); new samples start from a Gaussian fitted to the training's own vectors
+(the paper: a second diffusion model). Little noise can be taken away without the encoder; much of it is what the
+encoder is for.
 
-Costs: one view, and the U-Net at full resolution, which is most of a step. ``selftaught generate`` makes new samples,
+Costs: two views, the encoder on one, and the U-Net, which is most of a step. ``selftaught generate`` makes new samples,
 in ``steps`` passes each.
 """
 
@@ -37,6 +39,7 @@ class Diffusion(Method):
     """``forward`` gives z (B, latent), what the denoiser is told; back and target (B, C, *space), v."""
 
     family = "generative"
+    small_batches = True
     mean: Tensor  # (latent,) of z over the last steps
     square: Tensor  # (latent, latent) mean of z z^T
 
@@ -46,13 +49,15 @@ class Diffusion(Method):
         latent: Annotated[int, "in [1, inf)", "numbers that the denoiser is told of a sample"] = 128,
         width: Annotated[int, "in [4, inf)", "features of the denoiser's first stage"] = 32,
         steps: Annotated[int, "in [1, 1000]", "passes in which a sample is made"] = 20,
+        other_view: Annotated[bool, "", "the encoder sees another view of the sample than the denoiser"] = True,
         smallest: Annotated[float, "in (0, 1]", "share of the sample that a crop keeps at least"] = 0.5,
     ) -> None:
         super().__init__()
-        self.latent, self.width, self.steps, self.smallest = latent, width, steps, smallest
+        self.latent, self.width, self.steps = latent, width, steps
+        self.other_view, self.smallest = other_view, smallest
 
     def needs(self) -> Needs:
-        return Needs(plan=one_view(smallest=self.smallest))
+        return Needs(plan=one_view(smallest=self.smallest, count=1 + self.other_view))
 
     def build(self, encoders: Encoders) -> None:
         encoder = encoders["encoder"]
@@ -62,12 +67,13 @@ class Diffusion(Method):
         self.register_buffer("square", torch.eye(self.latent))
 
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
-        view = batch[VIEWS].data[:, 0]  # (B, C, *space)
-        z = self.enter(encoders["encoder"](view).pooled)
+        views = batch[VIEWS].data  # (B, V, C, *space)
+        seen, view = views[:, 0], views[:, -1]
+        z = self.enter(encoders["encoder"](seen).pooled)
         level = uniform(clock.noise("level", batch.p, (1,)))[:, 0].to(view.device)
         noise = clock.noise("noise", batch.p, view.shape[1:]).to(view)
-        seen, target = turned(view, noise, level)
-        return {"z": z, "back": self.denoiser(seen, level, z), "target": target}
+        spoilt, target = turned(view, noise, level)
+        return {"z": z, "back": self.denoiser(spoilt, level, z), "target": target}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error of v, at the level that was drawn."""

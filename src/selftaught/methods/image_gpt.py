@@ -38,6 +38,7 @@ class ImageGPT(Method):
     """
 
     family = "predictive coding"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -28,6 +28,7 @@ class Inpainting(Method):
     """``forward`` gives back and target (B, C, *space), and hidden (B, 1, *space), True in the box."""
 
     family = "reconstruction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -35,6 +35,7 @@ class Jigsaw(Method):
     """
 
     family = "pretext transformations"
+    small_batches = True
     orders: Tensor  # (P, N)
 
     def __init__(

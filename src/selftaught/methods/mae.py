@@ -31,6 +31,7 @@ class MAE(Method):
     """``forward`` gives back (B, N, P), what the decoder makes of every patch, target (B, N, P), and hidden (B, N)."""
 
     family = "masked prediction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -30,6 +30,7 @@ class MaskFeat(Method):
     """``forward`` gives back and target (B, N, F), the histograms of every cell, and hidden (B, N)."""
 
     family = "masked prediction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -31,6 +31,7 @@ class NextEmbedding(Method):
     """
 
     family = "predictive coding"
+    small_batches = True
 
     def __init__(
         self,

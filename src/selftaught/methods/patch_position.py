@@ -35,6 +35,7 @@ class PatchPosition(Method):
     """
 
     family = "pretext transformations"
+    small_batches = True
 
     def __init__(
         self,

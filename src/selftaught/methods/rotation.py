@@ -29,6 +29,7 @@ class Rotation(Method):
     """``forward`` gives scores (B, V, 4) of the turns, and turned (B, V), the true ones."""
 
     family = "pretext transformations"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -30,6 +30,7 @@ class SimMIM(Method):
     """``forward`` gives back and target (B, N, P), the pixels of every cell of the grid, and hidden (B, N)."""
 
     family = "masked prediction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

@@ -31,6 +31,7 @@ class SplitBrain(Method):
     """
 
     family = "reconstruction"
+    small_batches = True
     minimum_batch = 1
     axes: Tensor  # (C, C) orthonormal: channels -> what is split
     first: Tensor  # (C,) bool: which of them are the first half

@@ -31,6 +31,7 @@ class SuperResolution(Method):
     """``forward`` gives coarse, back and target (B, C, *space)."""
 
     family = "reconstruction"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

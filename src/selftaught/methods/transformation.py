@@ -27,6 +27,7 @@ class Transformation(Method):
     """``forward`` gives scores (B, V, K) of the K values, and value (B, V), the true ones."""
 
     family = "pretext transformations"
+    small_batches = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class VAE(Method):
     """``forward`` gives z (B, latent), the means; log_variance (B, latent); back and target (B, C, *space)."""
 
     family = "generative"
+    small_batches = True
     minimum_batch = 1
 
     def __init__(

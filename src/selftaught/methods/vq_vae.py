@@ -30,6 +30,7 @@ class VQVAE(Method):
     """
 
     family = "generative"
+    small_batches = True
 
     def __init__(
         self,
