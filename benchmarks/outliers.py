@@ -4,9 +4,9 @@
 
 mnist10k: one digit is left out of the training and is the outlier among all digits of the test part, ten folds. With
 ``--cells OUT`` (made by ``examples/crops_from_boxes.py``): crops of blood cells, platelets left out. For every run the
-area under the ROC curve of: ``energy`` (the method's own: how badly it explains a sample), the mean distance to the
-five nearest training samples, and the Mahalanobis distance from them, both on the encoder's features; and, once a fold,
-of scikit-learn's IsolationForest on raw pixels. One line a run is appended to ``benchmarks/results/outliers.jsonl``;
+area under the ROC curve of the scores of ``selftaught outliers``: ``energy`` (the method's own: how badly it explains a
+sample), and on the encoder's vectors ``knn``, ``mahalanobis`` and ``forest``, with the training samples as what is
+usual; and, once a fold, of these three on raw pixels. One line a run is appended to ``benchmarks/results/outliers.jsonl``;
 lines that are there are not measured again. The settings are the same for all folds and were not chosen on these
 labels.
 """
@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.covariance import LedoitWolf
-from sklearn.ensemble import IsolationForest
+import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
 
 import selftaught as st
+from selftaught.downstream import outliers
 
 RESULTS = Path(__file__).parent / "results" / "outliers.jsonl"
 METHODS = ("autoencoder", "denoising", "vae", "vq_vae", "diffusion", "simmim", "simclr")
@@ -80,10 +79,10 @@ def cells_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def raw_scores(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """Higher = less like the training samples, as all scores here."""
+    """Of pixels, without any learning. Higher = less like the training samples, as all scores here."""
     flat, asked = (each.reshape(len(each), -1) / 255.0 for each in (train, test))
-    forest = IsolationForest(n_estimators=300, random_state=0).fit(flat)
-    return {"forest": -forest.score_samples(asked), **near(flat, asked)}
+    scores = (outliers.forest, outliers.knn, outliers.mahalanobis)
+    return {score.__name__: score(flat, asked) for score in scores}
 
 
 def scores_of(method: str, train: np.ndarray, test: np.ndarray, minutes: float) -> dict[str, np.ndarray]:
@@ -97,15 +96,15 @@ def scores_of(method: str, train: np.ndarray, test: np.ndarray, minutes: float) 
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-        path = st.energy(f"{folder}/run", f"{folder}/test.npy", out=f"{folder}/energy.npy", quiet=True)
-        model = st.load(f"{folder}/run")
-        return {"energy": np.load(path), **near(model.embed(train), model.embed(test))}
-
-
-def near(known: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
-    """Distance to the five nearest, and from the middle in units of the spread."""
-    far, _ = NearestNeighbors(n_neighbors=5).fit(known).kneighbors(asked)
-    return {"knn": far.mean(1), "mahalanobis": LedoitWolf().fit(known).mahalanobis(asked)}
+        path = st.outliers(
+            f"{folder}/run",
+            f"{folder}/test.npy",
+            usual=f"{folder}/train.npy",
+            out=f"{folder}/scores.parquet",
+            quiet=True,
+        )
+        table = pq.read_table(path)
+        return {name: table[name].to_numpy() for name in table.column_names if name not in ("path", "part")}
 
 
 if __name__ == "__main__":

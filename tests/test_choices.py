@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from selftaught import catalog
 from selftaught.commands.choices import batch_size
 from selftaught.errors import ConfigError, DataError
 
-ONE = {"devices": 1, "accumulate": 1}
+ONE: dict[str, Any] = {"devices": 1, "accumulate": 1}
 
 
 def test_by_device_and_by_what_is_compared() -> None:

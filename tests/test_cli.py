@@ -11,7 +11,7 @@ import pytest
 
 from selftaught import cli
 
-COMMANDS = ("demo", "pretrain", "diagnose", "evaluate", "embed", "generate", "energy", "report", "methods")
+COMMANDS = ("demo", "pretrain", "diagnose", "evaluate", "embed", "outliers", "energy", "generate", "report", "methods")
 
 
 def answer(capsys, *words: str) -> tuple[int, str, str]:

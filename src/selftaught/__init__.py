@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from selftaught.commands.generate import generate
     from selftaught.commands.inventory import encoders, methods, modalities
     from selftaught.commands.model import Model, load
+    from selftaught.commands.outliers import outliers
     from selftaught.commands.pretrain import pretrain
     from selftaught.commands.report import report
     from selftaught.commands.run import Run
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "methods",
     "modalities",
+    "outliers",
     "pretrain",
     "report",
 ]
@@ -67,6 +69,7 @@ _HOME = {
     "load": "commands.model",
     "methods": "commands.inventory",
     "modalities": "commands.inventory",
+    "outliers": "commands.outliers",
     "pretrain": "commands.pretrain",
     "report": "commands.report",
 }

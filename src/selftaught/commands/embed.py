@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
+from selftaught.commands.files import writable, write_array, write_table
 from selftaught.commands.run import Run, Speaker
 from selftaught.config import command
-from selftaught.errors import ConfigError, must_be
 
 
 @command
@@ -27,11 +27,7 @@ def embed(
     Returns the path written. Raises RunError, DataError, ConfigError, QuarantineError.
     """
     Run.open(run)
-    path = Path(out)
-    if path.suffix not in (".parquet", ".npy"):
-        raise ConfigError(must_be("out", "embed", "a file ending in .parquet or .npy", out))
-    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise ConfigError(must_be("out", "embed", "a file in a folder that can be written to", out))
+    path = writable(out, "embed", (".parquet", ".npy"))
     import numpy as np  # torch and the rest, only once all that is cheap was checked
 
     from selftaught.commands.choices import workers as choose_workers
@@ -53,18 +49,10 @@ def embed(
 
 
 def _write(path: Path, vectors: Any, index: Any) -> None:
-    """Whole or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".npy":
-        import numpy as np
+        return write_array(path, vectors)
+    import pyarrow as pa
 
-        with fresh.open("wb") as file:
-            np.save(file, vectors)
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        columns = {name: index.column(name).tolist() for name in ("path", "part")}
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        pq.write_table(pa.table({**columns, "embedding": flat}), fresh)
-    fresh.replace(path)
+    columns = {name: index.column(name).tolist() for name in ("path", "part")}
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    write_table(path, {**columns, "embedding": flat})

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from selftaught.commands.files import writable, write_array, write_table
 from selftaught.commands.run import Run, Speaker
 from selftaught.config import command
-from selftaught.errors import ConfigError, MethodError, must_be
+from selftaught.errors import MethodError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from selftaught.types import Plan
-
-FORMATS = (".csv", ".parquet", ".npy")
 
 
 @command
@@ -38,11 +37,7 @@ def energy(
     Returns the path written. Raises RunError, DataError, ConfigError, MethodError, QuarantineError.
     """
     opened = Run.open(run)
-    path = Path(out)
-    if path.suffix not in FORMATS:
-        raise ConfigError(must_be("out", "energy", f"a file ending in {', '.join(FORMATS)}", out))
-    if not path.absolute().parent.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise ConfigError(must_be("out", "energy", "a file in a folder that can be written to", out))
+    path = writable(out, "energy", (".csv", ".parquet", ".npy"))
     import numpy as np
 
     from selftaught.commands.choices import workers as choose_workers
@@ -136,17 +131,6 @@ def _once(
 
 
 def _write(path: Path, values: np.ndarray, index: Any) -> None:
-    """Whole or not at all."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.csv as csv
-    import pyarrow.parquet as pq
-
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     if path.suffix == ".npy":
-        with fresh.open("wb") as file:
-            np.save(file, values)
-    else:
-        table = pa.table({name: index.column(name).tolist() for name in ("path", "part")} | {"energy": values})
-        (csv.write_csv if path.suffix == ".csv" else pq.write_table)(table, fresh)
-    fresh.replace(path)
+        return write_array(path, values)
+    write_table(path, {name: index.column(name).tolist() for name in ("path", "part")} | {"energy": values})

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from selftaught.commands.files import whole, writable, write_array
 from selftaught.commands.run import Run, Speaker
 from selftaught.config import command
-from selftaught.errors import ConfigError, MethodError, must_be
+from selftaught.errors import MethodError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +36,9 @@ def generate(
     Raises RunError, ConfigError, MethodError, DataError.
     """
     opened = Run.open(run)
-    path = opened.folder / "pictures" / "generated.png" if out is None else Path(out)
-    if path.suffix not in (".png", ".npy"):
-        raise ConfigError(must_be("out", "generate", "a file ending in .png or .npy", str(out)))
-    if out is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(must_be("out", "generate", "a file in a folder that is there", out))
+    if out is None:
+        (opened.folder / "pictures").mkdir(exist_ok=True)
+    path = writable(out or opened.folder / "pictures" / "generated.png", "generate", (".png", ".npy"))
     from selftaught.commands import painted
     from selftaught.commands.model import load
     from selftaught.commands.parts import load_task
@@ -50,8 +49,11 @@ def generate(
         name = type(task.method).__name__
         raise MethodError(f"{name} cannot make new samples.", hint="These can: vae, bigan, diffusion.")
     made = painted.new_samples(task, model.modality, n, seed)
-    path.parent.mkdir(exist_ok=True)
-    _write(path, made, model.modality)
+    if path.suffix == ".npy":
+        write_array(path, made)
+    else:
+        with whole(path) as fresh:
+            painted.write_picture(fresh, made, model.modality)
     say = Speaker(quiet)
     fits = path.suffix == ".npy" or n <= painted.SHOWN
     say(f"{n:,} new samples are in {path}" + ("" if fits else f", {painted.SHOWN} of them shown"))
@@ -84,18 +86,3 @@ def compared(model: Any, made: np.ndarray, data: Any) -> tuple[float, float, int
     rows = np.random.default_rng(0).permutation(len(index))[:COMPARED]
     true = model.embed_index(index.select(np.sort(rows)))
     return apart(model.embed(made[:COMPARED]), true[np.isfinite(true).all(1)])
-
-
-def _write(path: Path, made: np.ndarray, modality: Any) -> None:
-    """Whole or not at all."""
-    import numpy as np
-
-    from selftaught.commands import painted, pictures
-
-    fresh = path.with_name(f".{os.getpid()}{path.name}")
-    if path.suffix == ".npy":
-        with fresh.open("wb") as file:
-            np.save(file, made)
-    else:
-        pictures.write_cells(fresh, made[: painted.SHOWN], modality, columns=painted.COLUMNS)
-    fresh.replace(path)

@@ -66,8 +66,13 @@ def write(out: Path, task: Task, modality: Any, plain: Iterable[Batch]) -> None:
     features = partial(extract, task.encoders["encoder"], normalise=modality.normalise, device=task.place()[0])
     true = features(plain)
     made = new_samples(task, modality, max(SHOWN, min(AT_THE_END, len(true) // 2)), seed=0)
-    pictures.write_cells(out / "pictures" / "generated.png", made[:SHOWN], modality, columns=COLUMNS)
+    write_picture(out / "pictures" / "generated.png", made, modality)
     note(out, apart(features(_batches(made)), true))
+
+
+def write_picture(path: Path, made: np.ndarray, modality: Any) -> None:
+    """The first of them, in rows."""
+    pictures.write_cells(path, made[:SHOWN], modality, columns=COLUMNS)
 
 
 def note(out: Path, found: tuple[float, float, int] | None) -> None:

@@ -84,9 +84,10 @@ class BiGAN(Method):
         count = len(said["real"])
         adversary = F.relu(1 - said["real"]) + F.relu(1 + said["painted"])
         fooled = said["real_fooled"] - said["painted_fooled"]
-        cycle = self.cycle * outputs["cycle"]
-        terms = {"adversary": (adversary.sum(), count), "fooled": (fooled.sum(), count)}
-        return terms | ({"cycle": (cycle.sum(), count)} if self.cycle else {})
+        terms: Terms = {"adversary": (adversary.sum(), count), "fooled": (fooled.sum(), count)}
+        if self.cycle:
+            terms["cycle"] = (self.cycle * outputs["cycle"].sum(), count)
+        return terms
 
     def after_step(self, outputs: Outputs, clock: Clock) -> None:
         refresh(self.adversary)
