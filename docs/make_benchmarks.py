@@ -49,7 +49,7 @@ the transformer (22.0 / 22.6).
 """,
     "mnist10k": """
 Under the untrained encoder: `msn`, which in that time sees less than one pass of the data (47 steps) on its transformer
-(untrained 48.4 / 89.0, fine-tuned 18.2) and is named as collapsing by health; after five minutes, 205 steps, it is
+(untrained 48.4 / 88.9, fine-tuned 18.2) and is named as collapsing by health; after five minutes, 205 steps, it is
 healthy, 52.0 / 79.4 / 24.8, above in all but linear accuracy. `dinov2` in linear accuracy alone, after one pass.
 """,
 }
