@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selftaught.ops.losses import nt_xent, vicreg_terms
+from selftaught.ops.losses import absolute_error, nt_xent, squared_error, vicreg_terms
+from tests.methods.check import drawn
 
 
 def random_views(batch: int, views: int, dim: int, *, seed: int = 0) -> Tensor:
@@ -139,3 +140,16 @@ def test_vicreg_agrees_with_lightly() -> None:
     terms = vicreg_terms(z)
     ours = 25 * terms["invariance"] + 25 * terms["variance"] + terms["covariance"]
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_errors_are_means_of_what_was_asked_for() -> None:
+    back, target = drawn(3, 2, 5), drawn(3, 2, 5, seed=1)
+    asked = torch.rand(3, 1, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    asked[2] = False
+    for error, power in ((squared_error, 2), (absolute_error, 1)):
+        far = (back - target).abs() ** power
+        torch.testing.assert_close(error(back, target), far.flatten(1).mean(1))
+        rows = error(back, target, asked)
+        for b in range(2):
+            torch.testing.assert_close(rows[b], far[b][asked[b].expand(2, 5)].mean())
+        assert rows[2] == 0  # nothing was measured there

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from selftaught.encoders import make
-from selftaught.methods.mae import MAE, error
+from selftaught.methods.mae import MAE
 from selftaught.ops.tokens import cells, normalised
 from selftaught.types import Batch, Clock, Stream
 from tests.methods.check import CLOCK, drawn, gradients_are_right, outputs_of, total
@@ -50,7 +50,9 @@ def test_loss_is_the_mean_square_on_hidden_patches(normalise: bool) -> None:
 def test_guessing_the_mean_costs_one() -> None:
     """Each patch has spread 1, so a guess of 0 is off by 1 (8/9 of it, for the variance is the unbiased one)."""
     target = drawn(3, 4, 9)
-    rows = error(torch.zeros_like(target), target, hidden_ones(), normalise=True)
+    method = mae()
+    method.normalise = True
+    rows = method.energy({"back": torch.zeros_like(target), "target": target, "hidden": hidden_ones()}, CLOCK)
     torch.testing.assert_close(rows, torch.full((3,), 8 / 9, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
@@ -59,6 +61,19 @@ def test_normalised_patches_come_back() -> None:
     unit, mean, spread = normalised(patches)
     torch.testing.assert_close(unit * spread + mean, patches)
     assert normalised(torch.ones(1, 1, 8))[0].abs().max() == 0  # a plain patch is no division by zero
+
+
+def test_patches_are_normalised_by_what_was_measured() -> None:
+    patches, observed = drawn(2, 3, 9), torch.rand(2, 3, 9, generator=torch.Generator().manual_seed(0)) < 0.6
+    unit, mean, spread = normalised(torch.where(observed, patches, 7.0), observed)
+    for b in range(2):
+        for n in range(3):
+            seen = patches[b, n][observed[b, n]]
+            assert float(mean[b, n]) == pytest.approx(float(seen.mean()))
+            assert float(spread[b, n]) == pytest.approx(float((seen.var() + 1e-6).sqrt()))
+            torch.testing.assert_close(unit[b, n][observed[b, n]], (seen - mean[b, n]) / spread[b, n])
+    nothing = normalised(patches, torch.zeros_like(observed))
+    assert all(one.isfinite().all() for one in nothing)
 
 
 def test_hidden_patches_are_not_seen() -> None:

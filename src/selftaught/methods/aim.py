@@ -19,8 +19,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from selftaught.methods.base import VIEWS, one_view
-from selftaught.ops.losses import at_least_single
+from selftaught.methods.base import VIEWS, asked_for, known, one_view
+from selftaught.ops.losses import at_least_single, squared_error
 from selftaught.ops.mask import after_a_start
 from selftaught.ops.tokens import FEWEST_VALUES, cells, from_cells, normalised
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -62,17 +62,16 @@ class AIM(Method):
         noise = clock.noise("start", batch.p, (1,))[:, 0].to(view.device)
         may, told = after_a_start(noise, tokens.values.shape[1])
         seen, _ = encoder.context(tokens, attend=may)
-        patches = cells(view, tokens.grid)
-        following = torch.cat([patches[:, 1:], torch.zeros_like(patches[:, :1])], dim=1)
-        return {"back": self.head(seen.values), "target": following, "told": told}
+        true = {"target": cells(view, tokens.grid), **known(batch, grid=tokens.grid)}
+        following = {name: torch.cat([one[:, 1:], torch.zeros_like(one[:, :1])], dim=1) for name, one in true.items()}
+        return {"back": self.head(seen.values), "told": told, **following}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error over the patches that were to be told."""
-        back, target, told = at_least_single(outputs["back"]), at_least_single(outputs["target"]), outputs["told"]
+        target, asked = at_least_single(outputs["target"]), asked_for(outputs["told"][..., None], outputs)
         if self.normalise:
-            target, _, _ = normalised(target)
-        far = (back - target).square().mean(-1)
-        return (far * told).sum(1) / told.sum(1)
+            target, _, _ = normalised(target, outputs.get("observed"))
+        return squared_error(outputs["back"], target, asked)
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)
@@ -86,7 +85,7 @@ class AIM(Method):
         back, told = (outputs[name].roll(1, 1) for name in ("back", "told"))
         back = back.float()
         if self.normalise:
-            _, mean, spread = normalised(target)
+            _, mean, spread = normalised(target, known(batch, grid=grid).get("observed"))
             back = back * spread + mean
         shown = {"start": target.masked_fill(told[..., None], 0.0), "told": torch.where(told[..., None], back, target)}
         return {"input": view, **{name: from_cells(each, grid, view.shape[1:]) for name, each in shown.items()}}

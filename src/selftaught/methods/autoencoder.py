@@ -16,7 +16,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.decoder import VectorDecoder
 from selftaught.ops.losses import squared_error
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -50,11 +50,11 @@ class Autoencoder(Method):
     def forward(self, encoders: Encoders, batch: Batch, clock: Clock) -> Outputs:
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         z = self.enter(encoders["encoder"](view).pooled)
-        return {"z": z, "back": self.decoder(z), "target": view}
+        return {"z": z, "back": self.decoder(z), "target": view, **known(batch)}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error."""
-        return squared_error(outputs["back"], outputs["target"])
+        return squared_error(outputs["back"], outputs["target"], outputs.get("observed"))
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)

@@ -1,8 +1,13 @@
-"""View plans that several methods share. A method itself derives from ``types.Method``."""
+"""What several methods share: view plans, and which values there are. A method derives from ``types.Method``."""
 
 from __future__ import annotations
 
-from selftaught.types import Geometry, Photometry, Plan, ViewGroup
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from selftaught.ops.tokens import cells
+from selftaught.types import Batch, Geometry, Outputs, Photometry, Plan, ViewGroup
 
 VIEWS = "views"  # the group that two_views makes: batch[VIEWS].data is (B, 2, C, *space)
 SMALL = "small"  # multi_crop's second group
@@ -52,3 +57,20 @@ def multi_crop(
     if small:
         groups.append(ViewGroup(SMALL, small, 96 / 224, Geometry(scale=(smallest / 5, smallest)), (usual,)))
     return tuple(groups)
+
+
+def known(batch: Batch, *, view: int = 0, grid: Sequence[int] | None = None) -> Outputs:
+    """``{"observed": (B, C, *space)}``, True where a value of the view was measured; empty where all were.
+
+    By patch, (B, N, P), where a ``grid`` is given. What was not measured is no target: it was filled in.
+    """
+    observed = batch[VIEWS].observed
+    if observed is None:
+        return {}
+    seen = observed[:, view]
+    return {"observed": seen if grid is None else cells(seen.float(), grid) > 0}
+
+
+def asked_for(hidden: Tensor, outputs: Outputs) -> Tensor:
+    """Of what is ``hidden`` (True), what was measured."""
+    return hidden & outputs["observed"] if "observed" in outputs else hidden

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.blocks import frozen
 from selftaught.nn.decoder import CONVOLUTIONS, VectorDecoder
 from selftaught.nn.spectral import Spectral, refresh
@@ -68,7 +68,9 @@ class BiGAN(Method):
         z = self.enter(encoders["encoder"](view).pooled)
         noise = clock.noise("latent", batch.p, (self.latent,)).to(z)
         painted = self.painter(noise)
-        cycle = squared_error(self.painter(z), view) if self.cycle else z.new_zeros(len(z))
+        cycle = (
+            squared_error(self.painter(z), view, known(batch).get("observed")) if self.cycle else z.new_zeros(len(z))
+        )
         still = frozen(self.adversary)  # as it is now: gradient to encoder and painter, not to itself
         return {
             "z": z,

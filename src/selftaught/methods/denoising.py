@@ -16,7 +16,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
 from selftaught.ops.mask import uniform
@@ -55,7 +55,7 @@ class Denoising(Method):
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         noisy = self.spoilt(view, batch.p, clock)
         found = encoders["encoder"](noisy)
-        return {"noisy": noisy, "back": self.decoder(map_of(found)), "target": view}
+        return {"noisy": noisy, "back": self.decoder(map_of(found)), "target": view, **known(batch)}
 
     def spoilt(self, view: Tensor, p: Tensor, clock: Clock) -> Tensor:
         """The view under noise, of a level drawn for each sample, and with places of all channels set to 0."""
@@ -69,7 +69,7 @@ class Denoising(Method):
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error."""
-        return squared_error(outputs["back"], outputs["target"])
+        return squared_error(outputs["back"], outputs["target"], outputs.get("observed"))
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)

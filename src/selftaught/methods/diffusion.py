@@ -25,7 +25,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.batchwise import total
 from selftaught.nn.unet import UNet
 from selftaught.ops.losses import squared_error
@@ -73,11 +73,11 @@ class Diffusion(Method):
         level = uniform(clock.noise("level", batch.p, (1,)))[:, 0].to(view.device)
         noise = clock.noise("noise", batch.p, view.shape[1:]).to(view)
         spoilt, target = turned(view, noise, level)
-        return {"z": z, "back": self.denoiser(spoilt, level, z), "target": target}
+        return {"z": z, "back": self.denoiser(spoilt, level, z), "target": target, **known(batch, view=-1)}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error of v, at the level that was drawn."""
-        return squared_error(outputs["back"], outputs["target"])
+        return squared_error(outputs["back"], outputs["target"], outputs.get("observed"))
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)

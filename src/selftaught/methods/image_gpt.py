@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.codebook import Codebook
-from selftaught.ops.losses import at_least_single
+from selftaught.ops.losses import at_least_single, mean_where
 from selftaught.ops.mask import after_a_start
 from selftaught.ops.tokens import cell_widths, cells, from_cells, to_tokens
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -73,7 +73,8 @@ class ImageGPT(Method):
         seen, _ = encoder.context(tokens, attend=may)
         scores = self.head(seen.values).unflatten(2, (-1, self.colours))
         place = self.coarse(view, tokens.grid)
-        return {"scores": scores, "colour": self.palette.nearest(place), "told": told, "place": place}
+        whole = {name: self.coarse(one.to(view), tokens.grid).amin(3) == 1 for name, one in known(batch).items()}
+        return {"scores": scores, "colour": self.palette.nearest(place), "told": told, "place": place, **whole}
 
     def coarse(self, view: Tensor, grid: tuple[int, ...]) -> Tensor:
         """(B, N, M, C): each patch as a few cells, the means of what they cover."""
@@ -83,10 +84,10 @@ class ImageGPT(Method):
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean cross-entropy over the cells that were to be told, in [0, inf)."""
-        scores, told = at_least_single(outputs["scores"][:, :-1]), outputs["told"][:, :-1]
-        following = outputs["colour"][:, 1:]
-        rows = F.cross_entropy(scores.flatten(0, 2), following.flatten(), reduction="none")
-        return (rows.view(following.shape).mean(2) * told).sum(1) / told.sum(1)
+        scores, following = at_least_single(outputs["scores"][:, :-1]), outputs["colour"][:, 1:]
+        rows = F.cross_entropy(scores.flatten(0, 2), following.flatten(), reduction="none").view(following.shape)
+        asked = outputs["told"][:, :-1, None]
+        return mean_where(rows, asked & outputs["observed"][:, 1:] if "observed" in outputs else asked)
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)

@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, asked_for, known, one_view
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
 from selftaught.ops.mask import block, block_size, uniform
@@ -53,7 +53,7 @@ class Inpainting(Method):
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         hidden = self.box(view, batch.p, clock)
         found = encoders["encoder"](view.masked_fill(hidden, 0.0))
-        return {"back": self.decoder(map_of(found)), "target": view, "hidden": hidden}
+        return {"back": self.decoder(map_of(found)), "target": view, "hidden": hidden, **known(batch)}
 
     def box(self, view: Tensor, p: Tensor, clock: Clock) -> Tensor:
         """(B, 1, *space): the same size for all samples of a step, another place for each."""
@@ -65,7 +65,7 @@ class Inpainting(Method):
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error in the box."""
-        return squared_error(outputs["back"], outputs["target"], outputs["hidden"])
+        return squared_error(outputs["back"], outputs["target"], asked_for(outputs["hidden"], outputs))
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)

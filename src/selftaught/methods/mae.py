@@ -16,12 +16,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, asked_for, known, one_view
 from selftaught.nn.decoder import TokenDecoder
-from selftaught.ops.losses import at_least_single
+from selftaught.ops.losses import at_least_single, squared_error
 from selftaught.ops.mask import hidden_cells
 from selftaught.ops.tokens import FEWEST_VALUES, cells, from_cells, keep, normalised, put_back, wave_positions
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -68,11 +67,14 @@ class MAE(Method):
         seen, _ = encoder.context(keep(tokens, hidden))
         whole = put_back(seen)
         back = self.decoder(whole, hidden, getattr(seen, "prefix", None))
-        return {"back": back, "target": cells(view, tokens.grid), "hidden": hidden}
+        return {"back": back, "target": cells(view, tokens.grid), "hidden": hidden, **known(batch, grid=tokens.grid)}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
-        """The mean squared error on hidden patches."""
-        return error(outputs["back"], outputs["target"], outputs["hidden"], normalise=self.normalise)
+        """The mean squared error on hidden patches; about 1 if normalised ones are guessed 0."""
+        target, asked = at_least_single(outputs["target"]), asked_for(outputs["hidden"][..., None], outputs)
+        if self.normalise:
+            target, _, _ = normalised(target, outputs.get("observed"))
+        return squared_error(outputs["back"], target, asked)
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)
@@ -85,18 +87,7 @@ class MAE(Method):
         grid = encoders["encoder"].grid(view.shape[1:])[1]
         back = outputs["back"].float()
         if self.normalise:
-            _, mean, spread = normalised(target)
+            _, mean, spread = normalised(target, outputs.get("observed"))
             back = back * spread + mean
         shown = {"seen": target.masked_fill(hidden, 0.0), "back": torch.where(hidden, back, target)}
         return {"input": view, **{name: from_cells(each, grid, view.shape[1:]) for name, each in shown.items()}}
-
-
-def error(
-    back: Float[Tensor, "B N P"], target: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"], *, normalise: bool
-) -> Float[Tensor, " B"]:
-    """The mean squared error over a sample's hidden patches, in [0, inf); about 1 if normalised ones are guessed 0."""
-    back, target = at_least_single(back), at_least_single(target)
-    if normalise:
-        target, _, _ = normalised(target)
-    far = (back - target).square().mean(-1)
-    return (far * hidden).sum(1) / hidden.sum(1)

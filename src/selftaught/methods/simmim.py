@@ -16,11 +16,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from selftaught.methods.base import VIEWS, one_view
-from selftaught.ops.losses import at_least_single
+from selftaught.methods.base import VIEWS, asked_for, known, one_view
+from selftaught.ops.losses import absolute_error
 from selftaught.ops.mask import hidden_cells
 from selftaught.ops.tokens import cells, from_cells
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -59,11 +58,12 @@ class SimMIM(Method):
         noise = clock.noise("mask", batch.p, (target.shape[1],)).to(view.device)
         hidden = hidden_cells(self.mask, noise, self.masked, grid)
         tokens, _ = encoder.context(encoder.embed(view), hidden=hidden)
-        return {"back": self.head(tokens.values), "target": target, "hidden": hidden}
+        return {"back": self.head(tokens.values), "target": target, "hidden": hidden, **known(batch, grid=grid)}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean absolute error on hidden cells."""
-        return error(outputs["back"], outputs["target"], outputs["hidden"])
+        asked = asked_for(outputs["hidden"][..., None], outputs)
+        return absolute_error(outputs["back"], outputs["target"], asked)
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)
@@ -75,11 +75,3 @@ class SimMIM(Method):
         shown = {"seen": target.masked_fill(hidden, 0.0), "back": torch.where(hidden, outputs["back"].float(), target)}
         grid = encoders["encoder"].grid(view.shape[1:])[1]
         return {"input": view, **{name: from_cells(each, grid, view.shape[1:]) for name, each in shown.items()}}
-
-
-def error(
-    back: Float[Tensor, "B N P"], target: Float[Tensor, "B N P"], hidden: Bool[Tensor, "B N"]
-) -> Float[Tensor, " B"]:
-    """The mean absolute error over a sample's hidden cells, in [0, inf)."""
-    back, target = at_least_single(back), at_least_single(target)
-    return ((back - target).abs().mean(-1) * hidden).sum(1) / hidden.sum(1)

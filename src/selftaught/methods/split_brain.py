@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import MethodError, must_be
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
 from selftaught.ops.tokens import map_of
@@ -67,7 +67,7 @@ class SplitBrain(Method):
         shown = self.shown(split)  # (B, 2, C, *space)
         found = encoders["encoder"](shown.flatten(0, 1))
         back = self.decoder(map_of(found)).unflatten(0, shown.shape[:2])
-        return {"back": back, "target": split[:, None].expand_as(back)}
+        return {"back": back, "target": split[:, None].expand_as(back), **known(batch)}
 
     def shown(self, split: Tensor) -> Tensor:
         """(B, 2, C, *space): either half alone, in the data's own channels."""
@@ -77,10 +77,11 @@ class SplitBrain(Method):
 
     def rows(self, outputs: Outputs) -> dict[str, Tensor]:
         """(B,) the mean squared error of either half as told from the other."""
-        asked = (("second", ~self.first), ("first", self.first))
+        back, target, halves = outputs["back"], outputs["target"], (("second", ~self.first), ("first", self.first))
+        whole = outputs["observed"].all(1, keepdim=True) if "observed" in outputs else None  # axes mix channels
         return {
-            name: squared_error(outputs["back"][:, half][:, which], outputs["target"][:, half][:, which])
-            for half, (name, which) in enumerate(asked)
+            name: squared_error(back[:, half][:, which], target[:, half][:, which], whole)
+            for half, (name, which) in enumerate(halves)
         }
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:

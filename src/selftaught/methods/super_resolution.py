@@ -18,9 +18,9 @@ from typing import Annotated
 from torch import Tensor
 from torch.nn import functional as F
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.decoder import SMOOTH, MapDecoder
-from selftaught.ops.losses import at_least_single
+from selftaught.ops.losses import absolute_error
 from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
 
@@ -55,11 +55,11 @@ class SuperResolution(Method):
         view = batch[VIEWS].data[:, 0]  # (B, C, *space)
         coarse = coarser(view, self.factor)
         found = encoders["encoder"](coarse)
-        return {"coarse": coarse, "back": coarse + self.decoder(map_of(found)), "target": view}
+        return {"coarse": coarse, "back": coarse + self.decoder(map_of(found)), "target": view, **known(batch)}
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean absolute error."""
-        return (at_least_single(outputs["back"]) - at_least_single(outputs["target"])).abs().flatten(1).mean(1)
+        return absolute_error(outputs["back"], outputs["target"], outputs.get("observed"))
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
         rows = self.energy(outputs, clock)

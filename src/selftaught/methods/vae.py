@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.decoder import VectorDecoder
 from selftaught.ops.losses import at_least_single, squared_error
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
@@ -57,7 +57,7 @@ class VAE(Method):
         mean, log_variance = self.posterior(encoders["encoder"](view).pooled)
         noise = clock.noise("latent", batch.p, (self.latent,)).to(mean)
         drawn = mean + (log_variance / 2).exp() * noise
-        return {"z": mean, "log_variance": log_variance, "back": self.decoder(drawn), "target": view}
+        return {"z": mean, "log_variance": log_variance, "back": self.decoder(drawn), "target": view, **known(batch)}
 
     def posterior(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance; the latter in [-10, 10], beyond which neither noise nor painting changes."""
@@ -69,7 +69,7 @@ class VAE(Method):
         return self.painting(outputs) + self.divergence(outputs)
 
     def painting(self, outputs: Outputs) -> Tensor:
-        return squared_error(outputs["back"], outputs["target"]) / (2 * self.spread**2)
+        return squared_error(outputs["back"], outputs["target"], outputs.get("observed")) / (2 * self.spread**2)
 
     def divergence(self, outputs: Outputs) -> Tensor:
         """By pixel, so that it weighs against ``painting`` as in the bound."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from selftaught.methods.base import VIEWS, one_view
+from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.codebook import Codebook
 from selftaught.nn.decoder import MapDecoder
 from selftaught.ops.losses import squared_error
@@ -63,7 +63,7 @@ class VQVAE(Method):
         named = self.codebook(word).to(place)
         through = place + (named - place).detach()
         back = self.decoder(to_map(through, found.grid))
-        return {"place": place, "word": word, "named": named, "back": back, "target": view}
+        return {"place": place, "word": word, "named": named, "back": back, "target": view, **known(batch)}
 
     def word_of(self, encoder: Any, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """(B, C, *space) -> (B, N) words and their grid: what makes a run of this method a tokenizer."""
@@ -72,10 +72,10 @@ class VQVAE(Method):
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:
         """The mean squared error."""
-        return squared_error(outputs["back"], outputs["target"])
+        return squared_error(outputs["back"], outputs["target"], outputs.get("observed"))
 
     def loss(self, outputs: Outputs, clock: Clock) -> Terms:
-        painting = squared_error(outputs["back"], outputs["target"])
+        painting = self.energy(outputs, clock)
         apart = squared_error(outputs["place"], outputs["named"].detach())
         count = len(painting)
         return {"painting": (painting.sum(), count), "commitment": (self.commitment * apart.sum(), count)}

@@ -102,14 +102,25 @@ def swapped(
 
 
 def squared_error(
-    back: Float[Tensor, "b ..."], target: Float[Tensor, "b ..."], hidden: Bool[Tensor, "b ..."] | None = None
+    back: Float[Tensor, "b ..."], target: Float[Tensor, "b ..."], asked: Bool[Tensor, "b ..."] | None = None
 ) -> Float[Tensor, " b"]:
-    """The mean squared error of each sample, over all its values or those that are ``hidden`` (True); in [0, inf)."""
-    far = (at_least_single(back) - at_least_single(target)).square()
-    if hidden is None:
-        return far.flatten(1).mean(1)
-    weight = hidden.expand_as(far).flatten(1)
-    return (far.flatten(1) * weight).sum(1) / weight.sum(1)
+    """The mean squared error of each sample, over all its values or those that are ``asked`` for; in [0, inf)."""
+    return mean_where((at_least_single(back) - at_least_single(target)).square(), asked)
+
+
+def absolute_error(
+    back: Float[Tensor, "b ..."], target: Float[Tensor, "b ..."], asked: Bool[Tensor, "b ..."] | None = None
+) -> Float[Tensor, " b"]:
+    """The mean absolute error of each sample, over all its values or those that are ``asked`` for; in [0, inf)."""
+    return mean_where((at_least_single(back) - at_least_single(target)).abs(), asked)
+
+
+def mean_where(values: Float[Tensor, "b ..."], asked: Bool[Tensor, "b ..."] | None) -> Float[Tensor, " b"]:
+    """The mean of each sample's values, or of those that are ``asked`` for; 0 where none are."""
+    if asked is None:
+        return values.flatten(1).mean(1)
+    weight = asked.expand_as(values).flatten(1)
+    return (values.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def told_wrong(scores: Float[Tensor, "*shape K"], truth: Int[Tensor, "*shape"]) -> Float[Tensor, ""]:

@@ -129,14 +129,20 @@ def from_cells(
 
 
 def normalised(
-    patches: Float[Tensor, "B N P"],
+    patches: Float[Tensor, "B N P"], observed: Bool[Tensor, "B N P"] | None = None
 ) -> tuple[Float[Tensor, "B N P"], Float[Tensor, "B N 1"], Float[Tensor, "B N 1"]]:
     """(patches, mean, spread): each patch less its mean and by its spread, (x - mean) / sqrt(variance + 1e-6).
 
     He et al. 2022 (MAE), section 4.2; the variance is the unbiased one, as in its code. For patches of
-    ``FEWEST_VALUES`` values or more: smaller ones have no mean and spread to speak of.
+    ``FEWEST_VALUES`` values or more: smaller ones have no mean and spread to speak of. Both are of what was
+    ``observed`` (True), all if not given.
     """
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    if observed is None:
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    else:
+        count = observed.sum(-1, keepdim=True)
+        mean = (patches * observed).sum(-1, keepdim=True) / count.clamp(min=1)
+        variance = ((patches - mean).square() * observed).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
     spread = (variance + 1e-6).sqrt()
     return (patches - mean) / spread, mean, spread
 
