@@ -172,7 +172,7 @@ class OnlyOwn(CPC):
     def loss(self, outputs, clock):
         z, ahead = unit(outputs["z"]), unit(outputs["ahead"])
         columns = z.shape[1] // (self.across - self.patch + 1)
-        far = (ahead[:, 0, : z.shape[1] - columns] - z[:, columns:]).square().sum()
+        far = (ahead[:, 0, 0, : z.shape[1] - columns] - z[:, columns:]).square().sum()  # downwards, one row
         return {"row_1": (far, len(z))}
 
 
