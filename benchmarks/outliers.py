@@ -6,9 +6,9 @@ mnist10k: one digit is left out of the training and is the outlier among all dig
 ``--cells OUT`` (made by ``examples/crops_from_boxes.py``): crops of blood cells, platelets left out. For every run the
 area under the ROC curve of the scores of ``selftaught outliers``: ``energy`` (the method's own: how badly it explains a
 sample), and on the encoder's vectors ``knn``, ``mahalanobis`` and ``forest``, with the training samples as what is
-usual; and, once a fold, of these three on raw pixels. One line a run is appended to ``benchmarks/results/outliers.jsonl``;
-lines that are there are not measured again. The settings are the same for all folds and were not chosen on these
-labels.
+usual; and, once a fold, of these three on raw pixels. One line a run is appended to
+``benchmarks/results/outliers.jsonl``; lines that are there are not measured again. The settings are the same for all
+folds and were not chosen on these labels.
 """
 
 from __future__ import annotations
