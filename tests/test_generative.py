@@ -13,6 +13,7 @@ import torch
 import selftaught as st
 from selftaught.commands.painted import apart
 from selftaught.commands.parts import load_task
+from selftaught.commands.samples import read_again
 from selftaught.diagnostics.measures import frechet
 from selftaught.errors import ConfigError, MethodError, RunError
 from selftaught.modalities.image import Image
@@ -54,6 +55,36 @@ def test_pictures_of_what_came_back(vae):
     assert "What it made of samples" in page and "What it makes out of noise" in page
 
 
+def test_series_are_painted_too(tmp_path):
+    """With a spike that no picture can show beside the rest."""
+    x = np.random.default_rng(0).normal(size=(80, 2, 64)).astype(np.float32)
+    x[3, 0, 5], x[4, 1, :9] = 1e6, np.nan
+    method = {"name": "vae", "width": 8, "latent": 4}
+    run = st.pretrain(
+        x, out=tmp_path / "run", method=method, modality="series", steps=4, batch_size=16, workers=0, quiet=True,
+        encoder={"name": "small", "width": 8},
+    )  # fmt: skip
+    for name in ("shown", "generated"):
+        assert cv2.imread(str(run.folder / "pictures" / f"{name}.png")) is not None
+
+
+def test_the_energy_of_a_diffusion_is_of_whole_samples(pictures, tmp_path):
+    """Its training takes two crops; asked how well it explains a sample, it gets the sample, twice."""
+    from selftaught.commands import energy
+    from selftaught.commands.parts import plan_of
+
+    method = {"name": "diffusion", "width": 4, "latent": 4}
+    run = st.pretrain(pictures, out=tmp_path / "run", method=method, steps=2, **SETTINGS)
+    task, model = load_task(run.folder), st.load(run.folder)
+    index = read_again(pictures, model.modality).index
+    seen = []
+    forward = task.method.forward
+    task.method.forward = lambda encoders, batch, clock: (seen.append(batch), forward(encoders, batch, clock))[1]  # type: ignore[method-assign]
+    energy.energies(task, model.modality, index, plan_of(run, task.method), draws=1)
+    views = seen[0]["views"].data
+    assert views.shape[1] == 2 and torch.equal(views[:, 0], views[:, 1])
+
+
 def test_generate_writes_samples(vae, tmp_path):
     path = st.generate(vae.folder, n=10, out=str(tmp_path / "new.npy"), quiet=True)
     made = np.load(path)
@@ -66,7 +97,7 @@ def test_generate_writes_samples(vae, tmp_path):
 
 
 def test_generate_compares_with_data(vae, pictures, tmp_path, capsys):
-    st.generate(vae.folder, n=24, out=str(tmp_path / "new.npy"), data=pictures)
+    st.generate(vae.folder, n=24, data=pictures)
     assert "Frechet distance of 20 new samples" in capsys.readouterr().out
     page = Path(st.report(vae.folder, quiet=True)).read_text(encoding="utf-8")
     assert "Frechet distance of 20 and 20 samples" in page
@@ -83,6 +114,8 @@ def test_how_far_new_samples_are_apart():
     far, again, _ = apart(other, true) or (0.0, 0.0, 0)
     assert far > 3 and again == usual
     assert apart(alike[:15], true) is None and apart(alike, true[:31]) is None
+    broken = np.concatenate([np.full((1, 3), np.inf), alike])
+    assert apart(broken, true) == apart(alike, true)  # what diverged is left out
 
 
 def test_energy_finds_what_is_unlike_the_rest(vae, pictures, tmp_path):

@@ -79,13 +79,14 @@ def energies(
 ) -> np.ndarray:
     """(N,) float64, the mean over ``draws``; nan where a sample turned out unreadable, which is named.
 
-    ``plan``: the run's views; where that is one view, it is the whole sample.
+    ``plan``: the run's views. A method that does not compare views is asked about whole samples, as they stand.
     """
     import numpy as np
 
     from selftaught.commands.views import change_plan
+    from selftaught.types import Method
 
-    if len(plan) == 1 and plan[0].count == 1:
+    if type(task.method).energy is not Method.energy:
         plan = change_plan(plan, scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
     sums, counts = np.zeros(len(index)), np.zeros(len(index))
     for draw in range(draws):

@@ -60,14 +60,17 @@ def generate(
     if data is not None:
         found = compared(model, made, data)
         say(distance(found))
-        painted.note(opened.folder, found)
+        if out is None:  # the picture that the report shows
+            painted.note(opened.folder, found)
     return path
 
 
 def distance(found: tuple[float, float, int] | None) -> str:
     """What ``painted.apart`` gave, as a sentence."""
+    from selftaught.commands.painted import FEWEST
+
     if found is None:
-        return "Too few samples for a Frechet distance: it takes 16 new ones and 32 true ones."
+        return f"Too few samples for a Frechet distance: it takes {FEWEST} new ones and {2 * FEWEST} true ones."
     far, usual, count = found
     return (
         f"Frechet distance of {count:,} new samples from as many true ones, on this run's features: {far:.4g} "
@@ -85,4 +88,4 @@ def compared(model: Any, made: np.ndarray, data: Any) -> tuple[float, float, int
     index = read_again(data, model.modality).index
     rows = np.random.default_rng(0).permutation(len(index))[:COMPARED]
     true = model.embed_index(index.select(np.sort(rows)))
-    return apart(model.embed(made[:COMPARED]), true[np.isfinite(true).all(1)])
+    return apart(model.embed(made[:COMPARED]), true)

@@ -46,8 +46,9 @@ def apart(new: np.ndarray, true: np.ndarray) -> tuple[float, float, int] | None:
     """Frechet distance of new samples from true ones, of as many other true ones from the same, and how many.
 
     Both are too large where there are few samples, and alike: the second is what new samples could reach at best.
-    None where there are too few.
+    Rows that are not finite are left out: what diverged is no sample. None where there are too few.
     """
+    new, true = (rows[np.isfinite(rows).all(axis=1)] for rows in (new, true))
     count = min(len(new), len(true) // 2)
     if count < FEWEST:
         return None

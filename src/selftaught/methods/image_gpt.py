@@ -23,12 +23,11 @@ from torch.nn import functional as F
 
 from selftaught.methods.base import VIEWS, known, one_view
 from selftaught.nn.codebook import Codebook
+from selftaught.nn.decoder import ADAPTIVE_POOLS
 from selftaught.ops.losses import at_least_single, mean_where
 from selftaught.ops.mask import after_a_start
 from selftaught.ops.tokens import cell_widths, cells, from_cells, to_tokens
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
-
-POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 class ImageGPT(Method):
@@ -79,7 +78,7 @@ class ImageGPT(Method):
     def coarse(self, view: Tensor, grid: tuple[int, ...]) -> Tensor:
         """(B, N, M, C): each patch as a few cells, the means of what they cover."""
         patches = cells(view, grid).unflatten(2, (*self.widths, view.shape[1]))
-        few = POOLS[len(grid)](patches.flatten(0, 1).movedim(-1, 1), self.sides)  # type: ignore[arg-type]
+        few = ADAPTIVE_POOLS[len(grid)](patches.flatten(0, 1).movedim(-1, 1), self.sides)  # type: ignore[arg-type]
         return to_tokens(few).unflatten(0, (len(view), -1))
 
     def energy(self, outputs: Outputs, clock: Clock) -> Tensor:

@@ -19,12 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selftaught.methods.base import VIEWS, known, one_view
-from selftaught.nn.decoder import SMOOTH, MapDecoder
+from selftaught.nn.decoder import ADAPTIVE_POOLS, SMOOTH, MapDecoder
 from selftaught.ops.losses import absolute_error
 from selftaught.ops.tokens import map_of
 from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Terms
-
-POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 class SuperResolution(Method):
@@ -73,5 +71,5 @@ class SuperResolution(Method):
 def coarser(x: Tensor, factor: int) -> Tensor:
     """(B, C, *space) averaged over cells of ``factor`` along each axis and enlarged again, straight lines between."""
     space = x.shape[2:]
-    small = POOLS[len(space)](x, [max(1, size // factor) for size in space])
+    small = ADAPTIVE_POOLS[len(space)](x, [max(1, size // factor) for size in space])
     return F.interpolate(small, tuple(space), mode=SMOOTH[len(space)])
