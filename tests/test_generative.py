@@ -140,8 +140,9 @@ def test_energy_of_methods_that_compare_views(pictures, tmp_path):
         assert path.stat().st_size > 0
     values = np.load(tmp_path / "energy.npy")
     assert values.shape == (40,) and (values >= 0).all() and (values <= 2).all()
-    with pytest.raises(MethodError, match="cannot make new samples"):
+    with pytest.raises(MethodError, match="cannot make new samples") as refused:
         st.generate(run.folder, quiet=True)
+    assert refused.value.hint == "These can: bigan, diffusion, vae."
 
 
 def test_what_cannot_be_done_is_said(vae, pictures, tmp_path):

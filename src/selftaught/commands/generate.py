@@ -47,7 +47,7 @@ def generate(
     task = load_task(run, model)
     if not painted.can_paint(task.method):
         name = type(task.method).__name__
-        raise MethodError(f"{name} cannot make new samples.", hint="These can: vae, bigan, diffusion.")
+        raise MethodError(f"{name} cannot make new samples.", hint=f"These can: {', '.join(painted.painters())}.")
     made = painted.new_samples(task, model.modality, n, seed)
     if path.suffix == ".npy":
         write_array(path, made)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from selftaught import catalog
 from selftaught.commands import pictures
 from selftaught.diagnostics.measures import frechet
 from selftaught.downstream.features import extract
@@ -27,8 +28,14 @@ AT_THE_END = 256  # new samples, at most, that a training ends with
 FEWEST = 16  # samples that a distance is taken of
 
 
-def can_paint(method: Method) -> bool:
-    return type(method).generate is not Method.generate
+def can_paint(method: Method | type[Method]) -> bool:
+    made_of = method if isinstance(method, type) else type(method)
+    return made_of.generate is not Method.generate
+
+
+def painters() -> list[str]:
+    """Names of the methods that can make new samples."""
+    return [name for name in catalog.names("method") if can_paint(catalog.load("method", name))]
 
 
 def new_samples(task: Task, modality: Any, n: int, seed: int) -> np.ndarray:
