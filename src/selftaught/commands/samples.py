@@ -68,7 +68,7 @@ def infer(data: Any) -> str:
     extension, _ = kinds.most_common(1)[0]
     fitting = [name for name, extensions in claims.items() if extension in extensions]
     if extension in arrays.EXTENSIONS and len(fitting) > 1:
-        return _by_claim(source.full(source.paths[0]), fitting)
+        return _by_claim(source.full(0), fitting)
     if len(fitting) != 1:
         which = f"{' or '.join(fitting)}" if fitting else f"no kind known ({', '.join(claims)})"
         raise ModalityError(f"Files ending in {extension!r} may be {which}.", hint=_SAY_WHICH)
@@ -118,8 +118,15 @@ def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def joined(first: Samples, second: Samples) -> Samples:
     """One index of both, the first one's rows before the second one's."""
-    paths = [one.source.full(path) for one in (first, second) for path in one.source.paths]
-    source = open_source(paths, first.modality.extensions)
+    both = (first.source, second.source)
+    paths = [os.path.join(one.root, path) for one in both for path in one.paths]
+    if not any(one.inside for one in both):
+        source = open_source(paths, first.modality.extensions)
+    else:
+        inside = [
+            os.path.join(one.root, part) if part else "" for one in both for part in one.inside or [""] * len(one.paths)
+        ]
+        source = Source("/", "list", tuple(path.lstrip("/") for path in paths), inside=tuple(inside))
     return Samples(source, first.modality, build_index(source, first.modality, accept_unreadable=True))
 
 

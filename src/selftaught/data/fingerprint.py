@@ -31,7 +31,7 @@ def fingerprint_of(source: Source) -> str:
     else:
         chosen = np.sort(Permutation(len(source.paths), 0, stream="fingerprint")(np.arange(SAMPLED))).tolist()
         for directory in source.directories:
-            digest.update(b"%d;" % os.stat(source.full(directory)).st_mtime_ns)
+            digest.update(b"%d;" % os.stat(os.path.join(source.root, directory)).st_mtime_ns)
     for row in chosen:
-        digest.update(b"%d,%d;" % stat(source.full(source.paths[row])))
+        digest.update(b"%d,%d;" % stat(source.full(row)))
     return digest.hexdigest()

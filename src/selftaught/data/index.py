@@ -7,7 +7,6 @@ Pickling an ``Index`` sends the file's name, so a worker costs a few megabytes o
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pyarrow.compute as pc
 from selftaught.data.fingerprint import fingerprint_of
 from selftaught.data.place import cache_folder, write_atomically
 from selftaught.data.scan import Scan, cache_key, check_share, scan
-from selftaught.data.source import Source
+from selftaught.data.source import Source, full_path
 from selftaught.errors import DataError
 from selftaught.types import Item, Modality
 
@@ -48,7 +47,8 @@ def build_index(
         where, why = index.quarantine[0]
         raise DataError(f"None of the {len(index.quarantine):,} files can be read, for one {where!r}: {why}.")
     if not accept_unreadable:
-        check_share(index.quarantine, len(source.paths), len(source.paths))
+        tried = len(source.paths) + len(source.refused)
+        check_share(index.quarantine, tried, tried)
     return index
 
 
@@ -76,6 +76,7 @@ class Index:
         self._columns = {name: table.column(name).combine_chunks() for name in table.column_names}
         self._table = table
         self._readers = [_reader(self._columns[name]) for name in _ITEM]
+        self._inside = _reader(self._columns["inside"]) if "inside" in self._columns else _nowhere
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "rows": self.rows, "fingerprint": self.fingerprint}
@@ -111,7 +112,7 @@ class Index:
         """Row ``i``, with the full path."""
         row = int(i) if self.rows is None else int(self.rows[i])
         path, *rest = (read(row) for read in self._readers)
-        return Item(os.path.join(self.root, path), *rest)
+        return Item(full_path(self.root, path, self._inside(row)), *rest)
 
     def name(self, i: int) -> str:
         """What to call row ``i`` in a message: its relative path, and the row in an array."""
@@ -141,6 +142,11 @@ class Index:
 
 
 _ITEM = ("path", "part", "length", "entity", "group", "label", "split")
+
+
+def _nowhere(row: int) -> str:
+    """Every sample is a file of its own, or a row of one."""
+    return ""
 
 
 def _reader(column: Any) -> Callable[[int], Any]:

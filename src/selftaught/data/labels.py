@@ -10,20 +10,10 @@ from typing import Any
 import numpy as np
 
 from selftaught.data.index import Index
-from selftaught.data.source import Source, read_csv
+from selftaught.data.manifest import SPLITS, is_table, read_table
+from selftaught.data.source import Source
 from selftaught.errors import DataError, nearest
 from selftaught.formats import arrays
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +39,17 @@ class Labels:
 def read_labels(index: Index, spec: Any, source: Source | None = None) -> Labels:
     """Labels for every row of ``index``.
 
-    ``spec``: "folders" (the name of the folder that a file lies in), a column of the manifest, the path of a CSV file
-    with ``path,label[,split][,group]``, "y" (the labels that came with arrays), a member of the ``.npz``, or an array
-    of one label a row. Raises ``DataError`` where there is nothing to learn from: no label, one class, no match.
+    ``spec``: "folders" (the name of the folder that a file lies in), a column of the manifest, a table (a path: CSV,
+    TSV, JSON lines, Parquet) of ``path,label[,split][,group]``, "y" (the labels that came with arrays), a member of the
+    ``.npz``, or an array of one label a row. Raises ``DataError`` where there is nothing to learn from: no label, one
+    class, no match.
     """
     if not isinstance(spec, str):
         return _finish(index, _from_array(np.asarray(spec), len(index)), spec="the array of labels")
     if spec == "folders":
         return _from_folders(index)
-    if spec.lower().endswith(".csv"):
-        return _from_csv(index, os.path.expanduser(spec))
+    if is_table(spec):
+        return _from_table(index, os.path.expanduser(spec))
     if spec in index.names and (spec != "label" or any(value for value in index.column("label"))):
         return _finish(index, index.column(spec), spec=f"the column {spec!r}")
     if index.facts["kind"] == "arrays":
@@ -113,13 +104,13 @@ def _from_folders(index: Index) -> Labels:
     return _finish(index, raw, spec="the folder names", split=split)
 
 
-# --- CSV ----------------------------------------------------------------------------------------------------------
+# --- Tables -------------------------------------------------------------------------------------------------------
 
 
-def _from_csv(index: Index, path: str) -> Labels:
+def _from_table(index: Index, path: str) -> Labels:
     if not os.path.exists(path):
         raise DataError(f"There is no label file {path!r}.")
-    columns, name = read_csv(path), os.path.basename(path)
+    columns, name = read_table(path).columns, os.path.basename(path)
     for needed in ("path", "label"):
         if needed not in columns:
             raise _no_column(needed, list(columns), name)
@@ -199,7 +190,7 @@ def _from_array(values: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _unknown(index: Index, spec: str) -> Labels:
-    hidden = {"path", "part", "length", "size", "mtime_ns", "entity", "label", "group", "split"}
+    hidden = {"path", "inside", "part", "length", "size", "mtime_ns", "entity", "label", "group", "split"}
     columns = [name for name in index.names if name not in hidden or name == "label" and any(index.column("label"))]
     known = ["folders", *columns]
     raise DataError(

@@ -26,8 +26,10 @@ def write_atomically(path: Path, what: str, write: Callable[[str], None]) -> Non
         path.parent.mkdir(parents=True, exist_ok=True)
         write(str(unfinished))
         os.replace(unfinished, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()
+        if not isinstance(error, OSError):
+            raise
         hint = "Set SELFTAUGHT_CACHE to a folder that can be written to."
         raise DataError(f"The {what} cannot be written to {str(path.parent)!r}: {error.strerror}.", hint=hint) from None

@@ -16,11 +16,12 @@ from selftaught.errors import QuarantineError, UnreadableError
 from selftaught.formats import arrays
 from selftaught.types import Item, Modality
 
-VERSION = 1  # of the index file; a new number makes old ones be scanned again
+VERSION = 2  # of the index file; a new number makes old ones be scanned again
 THREADS = 8  # opening files waits for the disk or the network, not for the processor
 CHUNK = 256
 ACCEPTED, AT_LEAST = 0.05, 20
 _OWN = ("part", "length", "entity", "group", "label", "split")
+_FACTS = (*_OWN, "size", "mtime_ns", "path", "inside")
 
 
 @dataclass(slots=True)
@@ -33,8 +34,9 @@ class Scan:
 
 def scan(source: Source, modality: Modality) -> Scan:
     """Asks ``modality.items`` of every file, in threads; the rows keep the order of ``source.paths``."""
-    extra = [name for name in source.columns if name not in (*_OWN, "size", "mtime_ns", "path")]
-    found = Scan({name: [] for name in ("path", *_OWN, "size", "mtime_ns", *extra)})
+    extra = [name for name in source.columns if name not in _FACTS]
+    within = ("inside",) if source.inside else ()
+    found = Scan({name: [] for name in ("path", *_OWN, "size", "mtime_ns", *within, *extra)}, list(source.refused))
     with ThreadPoolExecutor(THREADS) as threads:
         chunks = range(0, len(source.paths), CHUNK)
         for looked in threads.map(lambda start: _look(source, modality, start), chunks):
@@ -70,7 +72,7 @@ def check_share(bad: Sequence[tuple[str, str]], tried: int, count: int) -> None:
 
 def _look(source: Source, modality: Modality, start: int) -> list[tuple[int, tuple[int, int], list[Item] | str]]:
     rows = range(start, min(start + CHUNK, len(source.paths)))
-    return [(row, *_look_at(source.full(source.paths[row]), modality)) for row in rows]
+    return [(row, *_look_at(source.full(row), modality)) for row in rows]
 
 
 def _look_at(path: str, modality: Modality) -> tuple[tuple[int, int], list[Item] | str]:
@@ -104,5 +106,7 @@ def _add(columns: dict[str, list], source: Source, row: int, facts: tuple[int, i
         columns["path"].append(source.paths[row])
         columns["size"].append(facts[0])
         columns["mtime_ns"].append(facts[1])
-    for name in said.keys() - {*_OWN, "size", "mtime_ns", "path"}:
+        if source.inside:
+            columns["inside"].append(source.inside[row])
+    for name in said.keys() - set(_FACTS):
         columns[name].extend([said[name]] * len(items))

@@ -1,14 +1,15 @@
-"""Arrays on disk: ``.npy`` and ``.npz``, memory-mapped wherever the file allows it.
+"""Arrays on disk: ``.npy`` and ``.npz``, memory-mapped wherever the file allows it; HDF5 and Zarr (``stores``).
 
 ``file.npz`` means one of its members: ``x``, ``images``, ``data`` and the like, or the only one; ``file.npz::train_x``
-names it. Members that are stored uncompressed are mapped where they lie in the zip; compressed ones are unpacked once
-per process. Pickled objects are never loaded: a pickle can run any code.
+or ``file.h5::train/x`` names it. Members of an ``.npz`` that are stored uncompressed are mapped where they lie in the
+zip; compressed ones are unpacked once per process. Pickled objects are never loaded: a pickle can run any code.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -18,9 +19,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from selftaught.errors import DataError, UnreadableError, nearest
+from selftaught.formats import stores
 
-EXTENSIONS = frozenset({".npy", ".npz"})
+EXTENSIONS = frozenset({".npy", ".npz"}) | stores.EXTENSIONS
 SEPARATOR = "::"
+_KEYED = re.compile(r"(.*?\.(?:np[yz]|h5|hdf5|zarr))::(.*)", re.IGNORECASE | re.DOTALL)
 SAMPLES = ("x", "X", "images", "train_images", "data", "train_x", "X_train", "x_train", "signal", "samples")
 _LABEL_WORDS = {"x": "y", "X": "y", "images": "labels", "data": "labels", "signal": "label", "samples": "labels"}
 LABELS = ("y", "Y", "label", "labels", "target", "targets")
@@ -29,8 +32,8 @@ GROUPS = ("group", "groups", "subject", "subjects", "patient", "speaker", "sessi
 
 def split_key(path: str | Path) -> tuple[str, str | None]:
     """``"a.npz::train_x"`` -> ``("a.npz", "train_x")``; ``"a.npz"`` -> ``("a.npz", None)``."""
-    file, separator, key = str(path).partition(SEPARATOR)
-    return file, key if separator else None
+    found = _KEYED.match(str(path))
+    return (found[1], found[2]) if found else (str(path), None)
 
 
 def is_array(path: str | Path) -> bool:
@@ -38,8 +41,10 @@ def is_array(path: str | Path) -> bool:
 
 
 def keys(path: str | Path) -> list[str]:
-    """The members of an ``.npz``, in order; ``[]`` for an ``.npy``."""
+    """The members of an ``.npz``, HDF5 file or Zarr group, in order; ``[]`` for a file that is one array."""
     file, _ = split_key(path)
+    if stores.is_store(file):
+        return [name for name in stores.members(file, _stamp(file)) if name]
     if not file.lower().endswith(".npz"):
         return []
     return list(_members(file, _stamp(file)))
@@ -49,6 +54,10 @@ def choose_key(path: str | Path, key: str | None = None) -> str:
     """The member that holds the samples. Raises ``DataError`` that names the members where it cannot be told."""
     file, named = split_key(path)
     key, members = key or named, keys(file)
+    if key is None and not members and stores.is_store(file):
+        if not stores.members(file, _stamp(file)):
+            raise DataError(f"{Path(file).name} holds no arrays that can be used.")
+        return ""  # a Zarr store that is one array
     if key is not None:
         if key not in members:
             known = nearest(key, members) or f"It holds: {', '.join(members) or 'one array, without a name'}."
@@ -71,9 +80,11 @@ def partner(path: str | Path, names: tuple[str, ...] = LABELS) -> str | None:
         beside = f"{file[: -len('.npy')]}.{names[0]}.npy"
         return beside if os.path.exists(beside) else None
     key, members = choose_key(path), keys(file)
-    words = [key.replace(word, label) for word, label in _LABEL_WORDS.items() if word in key.split("_")]
+    group, base = key[: key.rfind("/") + 1], key[key.rfind("/") + 1 :]
+    words = [base.replace(word, label) for word, label in _LABEL_WORDS.items() if word in base.split("_")]
     candidates = (*words, *names) if names is LABELS else names
-    found = next((name for name in candidates if name in members and name != key), None)
+    beside = [above + name for above in dict.fromkeys((group, "")) for name in candidates]
+    found = next((name for name in beside if name in members and name != key), None)
     return f"{file}{SEPARATOR}{found}" if found else None
 
 
@@ -83,6 +94,8 @@ def open_array(path: str | Path, key: str | None = None) -> np.ndarray:
     Raises ``UnreadableError`` (broken, pickled objects) and ``DataError`` (which member is meant).
     """
     file, named = split_key(path)
+    if stores.is_store(file):
+        return stores.open_member(file, choose_key(file, key or named), _stamp(file))  # type: ignore[return-value]
     if file.lower().endswith(".npy"):
         return _open_npy(file, _stamp(file))
     return _open_member(file, choose_key(file, key or named), _stamp(file))

@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 
 from selftaught.errors import UnreadableError
-from selftaught.formats import heads, tiff
+from selftaught.formats import files, heads, tiff
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 2**28  # 16,384 squared; a few kilobytes of PNG can claim more memory than the machine has
@@ -70,20 +70,12 @@ class Picture:
 
 def check_head(path: str | Path) -> None:
     """Looks at 16 bytes: cheap enough for a million files. Raises ``UnreadableError`` (empty, not a picture)."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            heads.kind_of(file.read(16))
-    except OSError as error:
-        raise UnreadableError(f"cannot be opened: {error.strerror}") from None
+    heads.kind_of(files.read(str(path), 16))
 
 
 def open_picture(path: str | Path) -> Picture:
-    """Reads the file once and its head. Raises ``UnreadableError``."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return Picture(file.read())
-    except OSError as error:
-        raise UnreadableError(f"cannot be opened: {error.strerror}") from None
+    """Reads the file once, or the part of one (``formats.files``), and its head. Raises ``UnreadableError``."""
+    return Picture(files.read(str(path)))
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

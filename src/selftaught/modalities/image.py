@@ -86,7 +86,7 @@ class Image(Modality):
             return Sample({"image": pictures.open_picture(item.path)})
         array = arrays.open_array(item.path)
         single, axis = pixels.picture_axes(array.shape, self.layout)
-        return Sample({"image": pixels.channels_last(array if single else array[item.part], axis)})
+        return Sample({"image": pixels.channels_last(np.asarray(array) if single else array[item.part], axis)})
 
     def from_array(self, array: np.ndarray) -> Sample:
         """One picture in memory: (Y, X), (Y, X, C) or (C, Y, X). Raises ``UnreadableError`` for other shapes."""

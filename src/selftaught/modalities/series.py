@@ -1,4 +1,4 @@
-"""Sensor series: one or more channels over time, with gaps (NaN), in ``.npz`` or ``.npy``.
+"""Sensor series: one or more channels over time, with gaps (NaN), in arrays on disk (``formats.arrays``).
 
 A sample is (C, T) float32. Views are windows of at least half of the duration, resampled to one length, then disturbed
 as sensors are: jitter, scaling, drift, and with several channels one of them gone now and then. Missing values are
