@@ -25,7 +25,8 @@ from selftaught.data.index import Index, build_index
 from selftaught.data.keys import Keyed
 from selftaught.data.loader import Loader, Order
 from selftaught.data.source import open_source
-from selftaught.formats.pictures import EXTENSIONS, check_head
+from selftaught.formats.pictures import EXTENSIONS
+from selftaught.formats.stills import look
 from selftaught.modalities.base import Modality
 from selftaught.types import Item, Sample, Views
 
@@ -36,7 +37,7 @@ class Nothing(Modality):
     name, extensions = "nothing", EXTENSIONS
 
     def items(self, path: str) -> list[Item]:
-        check_head(path)
+        look(path)
         return [Item(path)]
 
     def read(self, item: Item) -> Sample:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from selftaught.formats import arrays, pictures
+from selftaught.formats import arrays, pictures, stills
 from selftaught.modalities.base import Modality
 from selftaught.types import Item, Plan, Sample, ViewGroup, Views
 
@@ -29,13 +29,13 @@ class Tiny(Modality):
         self.asked.append(path)
         if arrays.is_array(path):
             return [Item(path, part) for part in range(arrays.rows(path))]
-        pictures.check_head(path)
+        stills.look(path)
         return [Item(path)]
 
     def read(self, item: Item) -> Sample:
         if arrays.is_array(item.path):
             return Sample({"image": np.asarray(arrays.open_array(item.path)[item.part])})
-        return Sample({"image": pictures.open_picture(item.path)})
+        return Sample({"image": stills.open_still(item.path)})
 
     def views(self, sample: Sample, rng: np.random.Generator, plan: Plan) -> Views:
         pixels, streams, drawn = np.asarray(sample.data), {}, {}

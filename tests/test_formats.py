@@ -17,7 +17,8 @@ from PIL import Image as Pillow
 
 from selftaught.errors import DataError, UnreadableError
 from selftaught.formats import arrays
-from selftaught.formats.pictures import EXTENSIONS, Picture, check_head, open_picture
+from selftaught.formats.pictures import EXTENSIONS, Picture
+from selftaught.formats.stills import look, open_still
 
 
 def photo(height: int = 37, width: int = 53, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -304,16 +305,16 @@ def test_padding_and_trailing_bytes_of_cameras_are_accepted():
 def test_what_is_no_picture_is_named(tmp_path, content, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    for look in (check_head, open_picture):
+    for asked in (look, open_still):
         with pytest.raises(UnreadableError, match=reason):
-            look(path)
+            asked(str(path))
 
 
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "no.jpg", tmp_path):
-        for look in (check_head, open_picture):
+        for asked in (look, open_still):
             with pytest.raises(UnreadableError, match="cannot be opened"):
-                look(path)
+                asked(str(path))
 
 
 def test_decompression_bomb_is_refused_before_it_is_unpacked():
@@ -328,8 +329,8 @@ def test_decompression_bomb_is_refused_before_it_is_unpacked():
 
 def test_content_counts_not_the_name(tmp_path):
     (tmp_path / "a.jpg").write_bytes(saved(photo(), "PNG"))
-    check_head(tmp_path / "a.jpg")
-    assert np.array_equal(open_picture(tmp_path / "a.jpg").decode(), photo())
+    assert look(str(tmp_path / "a.jpg")) == (1, "")
+    assert np.array_equal(open_still(str(tmp_path / "a.jpg")).decode(), photo())
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"} == EXTENSIONS
 
 

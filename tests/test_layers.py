@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "catalog": (LEVEL_0, set()),
     "ops": (LEVEL_0, {"cv2", "scipy"}),
     "nn": (LEVEL_0, set()),
-    "formats": (LEVEL_0, {"cv2", "simplejpeg", "PIL", "h5py", "zarr"}),
+    "formats": (LEVEL_0, {"cv2", "simplejpeg", "PIL", "h5py", "zarr", "pydicom", "nibabel"}),
     "encoders": (LEVEL_0 | {"ops", "nn"}, set()),
     "data": (LEVEL_0 | {"formats"}, {"pyarrow", "fsspec", "cv2"}),
     "modalities": (LEVEL_0 | {"ops", "formats"}, {"tokenizers", "cv2"}),

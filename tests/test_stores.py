@@ -181,6 +181,10 @@ def test_a_missing_package_is_named_with_its_command(tmp_path, monkeypatch, name
 @each_kind
 def test_a_training_reads_them_with_workers(tmp_path, name):
     path = WRITERS[name](tmp_path / name, {"x": np.repeat(PICTURES, 4, axis=0)})
-    settings = {"encoder": {"name": "small", "width": 8}, "modality": {"name": "image", "size": 16}, "quiet": True}
+    settings: dict[str, Any] = {
+        "encoder": {"name": "small", "width": 8},
+        "modality": {"name": "image", "size": 16},
+        "quiet": True,
+    }
     run = st.pretrain(path, out=tmp_path / "run", steps=2, batch_size=8, workers=2, **settings)
     assert run.metrics[-1]["step"] == 2

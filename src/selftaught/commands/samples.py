@@ -16,7 +16,7 @@ from selftaught.data.index import Index, build_index
 from selftaught.data.keys import Permutation
 from selftaught.data.source import Source, open_source
 from selftaught.errors import ModalityError, UnreadableError
-from selftaught.formats import arrays
+from selftaught.formats import arrays, files, stills
 from selftaught.types import Modality
 
 MEASURED = 512  # samples that a modality measures before step 0
@@ -64,8 +64,10 @@ def infer(data: Any) -> str:
     """The modality that most files belong to; arrays by their shape and type. Raises ModalityError where none does."""
     claims = {name: catalog.load("modality", name).extensions for name in catalog.names("modality")}
     source = open_source(data, frozenset().union(*claims.values()))
-    kinds = Counter(os.path.splitext(arrays.split_key(path)[0])[1].lower() for path in source.paths[:10_000])
+    kinds = Counter(files.extension(arrays.split_key(path)[0]) for path in source.paths[:10_000])
     extension, _ = kinds.most_common(1)[0]
+    if not any(extension in extensions for extensions in claims.values()) and stills.is_bare_dicom(source.full(0)):
+        extension = ".dcm"
     fitting = [name for name, extensions in claims.items() if extension in extensions]
     if extension in arrays.EXTENSIONS and len(fitting) > 1:
         return _by_claim(source.full(0), fitting)

@@ -83,7 +83,7 @@ def list_archive(path: str, wanted: frozenset[str], cache: str | Path | None = N
     for name, part in (
         _zip(plain, found) if plain.lower().endswith(".zip") else _tar(plain, found, os.path.basename(path))
     ):
-        extension = os.path.splitext(name)[1].lower()
+        extension = files.extension(name)
         if extension in wanted:
             if name in place:
                 found.refused.append((name, "the archive holds another member of this name further on"))

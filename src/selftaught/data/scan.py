@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ VERSION = 2  # of the index file; a new number makes old ones be scanned again
 THREADS = 8  # opening files waits for the disk or the network, not for the processor
 CHUNK = 256
 ACCEPTED, AT_LEAST = 0.05, 20
+_OF_THE_FILE = "\0"  # marks a group that a file's own content named
 _OWN = ("part", "length", "entity", "group", "label", "split")
 _FACTS = (*_OWN, "size", "mtime_ns", "path", "inside")
 
@@ -30,6 +31,7 @@ class Scan:
 
     columns: dict[str, list]
     quarantine: list[tuple[str, str]] = field(default_factory=list)
+    numbers: dict[str, str] = field(default_factory=dict)  # what a file says of whose it is -> a number of ours
 
 
 def scan(source: Source, modality: Modality) -> Scan:
@@ -44,7 +46,7 @@ def scan(source: Source, modality: Modality) -> Scan:
                 if isinstance(answer, str):
                     found.quarantine.append((source.paths[row], answer))
                 else:
-                    _add(found.columns, source, row, facts, answer)
+                    _add(found, source, row, facts, answer)
     return found
 
 
@@ -89,18 +91,21 @@ def _look_at(path: str, modality: Modality) -> tuple[tuple[int, int], list[Item]
 
 def _with_groups(items, path: str) -> Iterator[Item]:
     """Arrays say in a member of their own ("subject", "group") what must stay together."""
-    items = list(items)
+    items = [replace(item, group=_OF_THE_FILE + item.group) if item.group else item for item in items]
     beside = arrays.partner(path, arrays.GROUPS) if arrays.is_array(path) else None
     groups = np.asarray(arrays.open_array(beside)).reshape(-1) if beside else ()
     for item in items:
         if len(groups) == len(items) and not item.group:
-            item = Item(item.path, item.part, item.length, item.entity, str(groups[item.part]), item.label, item.split)
+            item = replace(item, group=str(groups[item.part]))
         yield item
 
 
-def _add(columns: dict[str, list], source: Source, row: int, facts: tuple[int, int], items: list[Item]) -> None:
-    said = {name: values[row] for name, values in source.columns.items()}
+def _add(found: Scan, source: Source, row: int, facts: tuple[int, int], items: list[Item]) -> None:
+    """Groups that a file names itself (patients, volumes) become numbers in order of appearance: no name is copied."""
+    columns, said = found.columns, {name: values[row] for name, values in source.columns.items()}
     for item in items:
+        if item.group.startswith(_OF_THE_FILE):
+            item = replace(item, group=found.numbers.setdefault(item.group, str(len(found.numbers) + 1)))
         for name in _OWN:
             columns[name].append(said.get(name, "") or getattr(item, name))
         columns["path"].append(source.paths[row])

@@ -22,7 +22,7 @@ from selftaught.data import archives, manifest
 from selftaught.data.place import cache_folder
 from selftaught.data.spool import spool
 from selftaught.errors import DataError, UnreadableError, nearest
-from selftaught.formats import arrays, files
+from selftaught.formats import arrays, files, stills
 
 MOST_SHARDS = 1_000_000  # files that one pattern may name
 _COUNT = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -116,13 +116,13 @@ def _from_path(path: str, extensions: frozenset[str], cache: str | Path | None) 
         return _from_archives([file], extensions, cache)
     if manifest.is_table(file):
         return _from_tables([file], cache)
-    extension = os.path.splitext(file)[1].lower()
+    extension = files.extension(file)
     if extension in arrays.EXTENSIONS:
         if extension != ".npy":
             _refuse_unclear(file, key)
         full = os.path.abspath(file)
         return Source(os.path.dirname(full), "arrays", (os.path.basename(full) + path[len(file) :],))
-    if extension in extensions:
+    if extension in extensions or _is_bare(file, extensions):
         return Source(os.path.dirname(os.path.abspath(file)), "list", (os.path.basename(file),))
     known = extensions | arrays.EXTENSIONS | manifest.EXTENSIONS | {".zip", ".tar"}
     hint = nearest(extension, extensions) or f"Known kinds: {_join(known)}."
@@ -209,8 +209,8 @@ def _walk(root: str, wanted: frozenset[str]) -> tuple[list[str], list[str], Coun
             continue
         directories.append(here)
         for name in names:
-            extension = os.path.splitext(name)[1].lower()
-            if extension in wanted:
+            extension = files.extension(name)
+            if extension in wanted or _is_bare(os.path.join(root, here, name), wanted):
                 found.append(here + name)
             elif extension == ".parquet" or archives.is_archive(name):
                 packed.append(here + name)
@@ -218,6 +218,11 @@ def _walk(root: str, wanted: frozenset[str]) -> tuple[list[str], list[str], Coun
                 others[extension] += 1
         waiting.extend(f"{here}{name}/" for name in reversed(folders))
     return found, directories, others, packed
+
+
+def _is_bare(path: str, wanted: frozenset[str]) -> bool:
+    """Scanners give DICOM files no extension."""
+    return ".dcm" in wanted and stills.is_bare_dicom(path)
 
 
 def _list(root: str, here: str, seen: set) -> tuple[list[str] | None, list[str]]:
@@ -244,8 +249,8 @@ def _from_list(paths: Sequence[str], extensions: frozenset[str], cache: str | Pa
         return _from_tables(paths, cache)
     wanted = extensions | arrays.EXTENSIONS
     for path in paths:
-        extension = os.path.splitext(arrays.split_key(path)[0])[1].lower()
-        if extension not in wanted:
+        extension = files.extension(arrays.split_key(path)[0])
+        if extension not in wanted and not _is_bare(path, wanted):
             hint = nearest(extension, wanted) or f"Known kinds: {_join(wanted)}."
             raise DataError(f"{path!r} is not data of a supported kind ({extension or 'no extension'}).", hint=hint)
     full = [os.path.abspath(path) for path in paths]

@@ -21,6 +21,12 @@ _CHUNK = 2**16
 _LOOKED_AT = 20_000  # files of a folder
 
 
+def extension(path: str) -> str:
+    """The ending that says what a file is, lower case: ``.jpg``; two of them where the last one only packs a volume."""
+    name, last = os.path.splitext(path.lower())
+    return f".nii{last}" if last == ".gz" and name.endswith(".nii") else last
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """``size`` bytes from byte ``at`` of ``file``; ``packed``: so many once they are inflated."""

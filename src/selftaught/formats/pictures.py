@@ -9,7 +9,6 @@ one, Exif's orientation is undone, and transparency is laid onto white.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from selftaught.errors import UnreadableError
-from selftaught.formats import files, heads, tiff
+from selftaught.formats import heads, tiff
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 2**28  # 16,384 squared; a few kilobytes of PNG can claim more memory than the machine has
@@ -66,16 +65,6 @@ class Picture:
 
     def __repr__(self) -> str:
         return f"Picture({self.head.kind}, shape={self.shape}, {len(self.data)} bytes)"
-
-
-def check_head(path: str | Path) -> None:
-    """Looks at 16 bytes: cheap enough for a million files. Raises ``UnreadableError`` (empty, not a picture)."""
-    heads.kind_of(files.read(str(path), 16))
-
-
-def open_picture(path: str | Path) -> Picture:
-    """Reads the file once, or the part of one (``formats.files``), and its head. Raises ``UnreadableError``."""
-    return Picture(files.read(str(path)))
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

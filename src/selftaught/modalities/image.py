@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError, must_be
-from selftaught.formats import arrays, pictures
+from selftaught.formats import arrays, dicom, stills
 from selftaught.modalities.base import Modality, draw_values, pretext_of
 from selftaught.ops import photo, pixels, spatial
 from selftaught.types import Batch, Item, Photometry, Plan, Sample, ViewGroup, Views
@@ -31,10 +31,10 @@ RAW_SIDE, RAW_NUMBERS = 32, 3072  # the raw control sees at most 32 x 32 pixels 
 
 
 class Image(Modality):
-    """Pictures in files (jpg, png, webp, tiff, bmp) or arrays (N, Y, X), (N, Y, X, C), (N, C, Y, X)."""
+    """Pictures in files (jpg, png, webp, tiff, bmp, DICOM, NIfTI) or arrays (N, Y, X), (N, Y, X, C), (N, C, Y, X)."""
 
     name = "image"
-    extensions = pictures.EXTENSIONS | arrays.EXTENSIONS
+    extensions = stills.EXTENSIONS | arrays.EXTENSIONS
     default_method = "simclr"
     default_encoder = "auto"
 
@@ -45,19 +45,36 @@ class Image(Modality):
         whole_size: Annotated[int, "in [0, 4096]", "side of whole pictures when they are embedded; 0 = size"] = 0,
         channels: Annotated[int, "in [0, 1024]", "1 gray, 3 RGB, N others; 0 = from the data"] = 0,
         layout: Annotated[str, "one of auto, yxc, cyx", "axes of arrays; auto = channels are the short one"] = "auto",
+        window: Annotated[str, "", "DICOM: file (its own window), none (readings), or CENTRE,WIDTH"] = "file",
+        axis: Annotated[int, "in [0, 2]", "NIfTI: slices are 2 axial, 1 coronal, 0 sagittal"] = 2,
     ) -> None:
         for name, side, zero in (("size", size, "from the data"), ("whole_size", whole_size, "as size")):
             if side and not 8 <= side <= 4096:
                 raise ConfigError(must_be(name, "Image", f"an int in [8, 4096], or 0 ({zero})", side))
         if layout not in LAYOUTS:
             raise ConfigError(must_be("layout", "Image", f"one of {', '.join(LAYOUTS)}", layout))
-        self.size, self.channels, self.layout = size, channels, layout
+        if axis not in (0, 1, 2):
+            raise ConfigError(must_be("axis", "Image", "an int in [0, 2]", axis))
+        self.size, self.channels, self.layout, self.window, self.axis = size, channels, layout, window, axis
+        self._read_window()  # refused here, not at the first file
         self.whole_size = whole_size
         self.dtype = ""  # of the stored pixels; "" = not fitted: as each picture has it
         self.mean: list[float] = []  # per channel, in stored units, as is std
         self.std: list[float] = []
         self.low, self.high = 0.0, 255.0  # what black and white are, in stored units
         self.side = 0  # the median short side of the pictures looked at, pixels
+
+    @property
+    def scan_key(self) -> str:
+        """What ``items`` depends on."""
+        return "" if self.axis == 2 else f"axis {self.axis}"
+
+    def _read_window(self) -> Any:
+        try:
+            return dicom.read_window(self.window)
+        except ValueError:
+            wanted = "file, none, or two numbers CENTRE,WIDTH with a width above 0"
+            raise ConfigError(must_be("window", "Image", wanted, self.window)) from None
 
     @property
     def pretext(self) -> Mapping[str, int]:  # type: ignore[override]
@@ -73,17 +90,18 @@ class Image(Modality):
         return 1.0 if kind == "u" or len(shape) == 3 else 0.8 if alike else 0.0
 
     def items(self, path: str) -> Iterable[Item]:
-        """One item per picture file, of which 16 bytes are read, or per row of an array."""
+        """One item per picture, frame or slice of a file, of which the first bytes are read, or per row of an array."""
         if not arrays.is_array(path):
-            pictures.check_head(path)
-            return [Item(path)]
+            count, group = stills.look(path, axis=self.axis)
+            return [Item(path, part, group=group) for part in range(count)]
         single, _ = pixels.picture_axes(arrays.open_array(path).shape, self.layout)
         return [Item(path, part) for part in range(1 if single else arrays.rows(path))]
 
     def read(self, item: Item) -> Sample:
-        """A ``formats.pictures.Picture``, still encoded, or the row of an array as (Y, X, C)."""
+        """A picture as ``formats.stills`` gives it, mostly still encoded, or the row of an array as (Y, X, C)."""
         if not arrays.is_array(item.path):
-            return Sample({"image": pictures.open_picture(item.path)})
+            still = stills.open_still(item.path, item.part, window=self._read_window(), axis=self.axis)
+            return Sample({"image": still})
         array = arrays.open_array(item.path)
         single, axis = pixels.picture_axes(array.shape, self.layout)
         return Sample({"image": pixels.channels_last(np.asarray(array) if single else array[item.part], axis)})
@@ -208,7 +226,7 @@ class Image(Modality):
 
     def _pixels(self, stored: Any, share: float = 1.0) -> np.ndarray:
         """(Y, X, C), decoded at ``share`` of full scale or more, in the channels and the type that ``fit`` chose."""
-        decoded = stored.decode(share) if isinstance(stored, pictures.Picture) else np.asarray(stored)
+        decoded = stored.decode(share) if hasattr(stored, "decode") else np.asarray(stored)
         return pixels.as_type(pixels.as_channels(pixels.as_stored(decoded), self.channels), self.dtype)
 
     # --- on the device -----------------------------------------------------------------------------------------------
@@ -282,7 +300,7 @@ class Image(Modality):
         return [Sample({"image": _toy_picture(rng, p % 2, self.channels or 3)}, target=p % 2) for p in range(n)]
 
 
-_STATE = ("size", "whole_size", "channels", "layout", "dtype", "mean", "std", "low", "high", "side")
+_STATE = ("size", "whole_size", "channels", "layout", "window", "axis", "dtype", "mean", "std", "low", "high", "side")
 COARSE = 4  # pixels of a picture that become one of a view, along each axis: from there on fine things are lost
 
 
