@@ -13,7 +13,7 @@ from selftaught import catalog
 
 NAMES = [
     "Model", "Run", "SelftaughtError", "demo", "diagnose", "embed", "encoders", "energy", "evaluate", "generate",
-    "load", "methods", "modalities", "outliers", "pretrain", "report",
+    "inspect", "load", "methods", "modalities", "outliers", "pretrain", "report",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ is cheap: torch is imported where it is used.
 from __future__ import annotations
 
 import importlib
-import inspect
+import inspect as _signatures  # ``inspect`` is a command here
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from selftaught.commands.energy import energy
     from selftaught.commands.evaluate import evaluate
     from selftaught.commands.generate import generate
+    from selftaught.commands.inspect import inspect
     from selftaught.commands.inventory import encoders, methods, modalities
     from selftaught.commands.model import Model, load
     from selftaught.commands.outliers import outliers
@@ -47,6 +48,7 @@ __all__ = [
     "energy",
     "evaluate",
     "generate",
+    "inspect",
     "load",
     "methods",
     "modalities",
@@ -66,6 +68,7 @@ _HOME = {
     "energy": "commands.energy",
     "evaluate": "commands.evaluate",
     "generate": "commands.generate",
+    "inspect": "commands.inspect",
     "load": "commands.model",
     "methods": "commands.inventory",
     "modalities": "commands.inventory",
@@ -83,8 +86,8 @@ class _PartAndCommand(ModuleType):
         return _find(self.__name__.rpartition(".")[2])(*args, **given)
 
     @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(_find(self.__name__.rpartition(".")[2]))
+    def __signature__(self) -> _signatures.Signature:
+        return _signatures.signature(_find(self.__name__.rpartition(".")[2]))
 
 
 class _Package(ModuleType):

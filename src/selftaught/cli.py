@@ -20,8 +20,8 @@ from selftaught.catalog import REQUIRED, Parameter
 from selftaught.errors import ConfigError, Interrupted, RequestError, SelftaughtError, WorkerError, nearest
 
 ORDER = (
-    "demo", "pretrain", "diagnose", "evaluate", "embed", "outliers", "energy", "generate", "report", "run", "methods",
-    "modalities", "encoders",
+    "demo", "inspect", "pretrain", "diagnose", "evaluate", "embed", "outliers", "energy", "generate", "report", "run",
+    "methods", "modalities", "encoders",
 )  # fmt: skip
 EVERYWHERE = ("json", "debug", "help")
 Options = dict[str, dict[str, str]]  # group -> option -> value as typed

@@ -73,7 +73,7 @@ def pretrain(
     _refuse_starts(request)
     refuse_batch(batch_size, request["method"]["name"])
     before = None if preview else check_place(out, request, resume)
-    if isinstance(data, str | os.PathLike) and not Path(str(data).split("::")[0]).expanduser().exists():
+    if isinstance(data, str | os.PathLike) and _is_missing(str(data)):
         raise DataError(f"There is no file or folder {str(data)!r}.")
     say = Speaker(quiet)
     if before is not None and before.finished:
@@ -90,6 +90,12 @@ def pretrain(
         say(f"The views of the first batches are in {training.preview(parts)}")
         return Run(Path(out))
     return training.train(parts, say, began)
+
+
+def _is_missing(path: str) -> bool:
+    """Neither there nor a pattern of several, which the front door knows."""
+    file = path.split("::")[0]
+    return not Path(file).expanduser().exists() and not any(mark in file for mark in "*?[{")
 
 
 def _refuse_starts(request: dict[str, Any]) -> None:

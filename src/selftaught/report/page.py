@@ -51,10 +51,11 @@ def render(run: Run) -> str:
         facts.reading(run),
     )
     body = tag("body", facts.header(run), tag("main", *parts), facts.footer(run))
-    return "<!doctype html>\n" + tag("html", _head(run), body, lang="en")
+    return "<!doctype html>\n" + tag("html", head(f"{run.name} · selftaught report"), body, lang="en")
 
 
-def _head(run: Run) -> Html:
+def head(title: str) -> Html:
+    """What every page starts with: its style, its title, and that it loads nothing."""
     style = resources.files("selftaught.report").joinpath("style.css").read_text("utf-8")
     return tag(
         "head",
@@ -62,7 +63,7 @@ def _head(run: Run) -> Html:
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{run.name} · selftaught report"),
+        tag("title", title),
         join([Html("<style>"), Html(style), Html("</style>")]),
     )
 
