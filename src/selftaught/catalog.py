@@ -17,6 +17,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
-from selftaught.errors import EncoderError, MethodError, ModalityError, RequestError, must_be, nearest
+from selftaught.errors import EncoderError, MethodError, ModalityError, RequestError, RunError, must_be, nearest
 
 ROOT = Path(__file__).parent
 FOLDERS = {"method": "methods", "modality": "modalities", "encoder": "encoders"}
 ERRORS: dict[str, type[RequestError]] = {"method": MethodError, "modality": ModalityError, "encoder": EncoderError}
 REQUIRED = ...  # the default of a parameter that has none
+TRUST = "SELFTAUGHT_TRUST"  # in the environment: "1" = code that a run names may be run
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,15 @@ def constant(kind: str, name: str, attribute: str, default: Any = None) -> Any:
     return default
 
 
-def load(kind: str, name: str) -> type:
-    """The class itself; imports its file. Raises MethodError, ModalityError or EncoderError for an unknown name."""
+def load(kind: str, name: str, *, said_by: object = None) -> type:
+    """The class itself; imports its file. Raises MethodError, ModalityError or EncoderError for an unknown name.
+
+    ``said_by``: a folder that names it, where the user did not: a file of somebody else's is then imported, which runs
+    it, only if the user trusts the folder (``--trust``, or the environment's ``SELFTAUGHT_TRUST=1``); else RunError.
+    """
+    if said_by is not None and ".py:" in name and os.environ.get(TRUST) != "1":
+        message = f"{os.fspath(said_by)!r} needs code of its own ({name}), which loading it would run."  # type: ignore[call-overload]
+        raise RunError(message, hint="If you trust it, look at that file and add --trust.")
     path, class_name = _locate(kind, name)
     if path.parent.parent == ROOT:
         module = importlib.import_module(f"selftaught.{path.parent.name}.{path.stem}")

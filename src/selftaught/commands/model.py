@@ -88,12 +88,12 @@ def load_encoder(folder: Path, module: Any = None) -> Model:
     encoder = make(config["encoder"] if module is None else module, config["encoder"]["shape"])
     encoder.load_state_dict(load_file(folder / "model.safetensors"))
     saved = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
-    return Model(encoder, load_modality(saved), folder, config)
+    return Model(encoder, load_modality(saved, said_by=folder), folder, config)
 
 
-def load_modality(saved: Mapping[str, Any]) -> Any:
-    """A modality as ``modality_state`` described it."""
-    modality = catalog.load("modality", saved["name"])(**saved["options"])
+def load_modality(saved: Mapping[str, Any], *, said_by: Path | None = None) -> Any:
+    """A modality as ``modality_state`` described it; ``said_by``: in which folder, if that must be trusted first."""
+    modality = catalog.load("modality", saved["name"], said_by=said_by)(**saved["options"])
     modality.load_state(saved["state"])
     return modality
 

@@ -63,7 +63,7 @@ def load_task(run: str | os.PathLike[str], model: Model | None = None) -> Task:
         hint = "It was made by an earlier version, or ended in an alarm. --from RUN goes on with it."
         raise RunError(f"The run {os.fspath(run)!r} holds no weights of its method.", hint=hint)
     name, options = method_of(opened)
-    method = catalog.load("method", name)(**options)
+    method = catalog.load("method", name, said_by=opened.folder)(**options)
     facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     method.samples, method.pretext = facts["samples"], model.modality.pretext
     encoders: dict[str, Any] = {"encoder": model.encoder}

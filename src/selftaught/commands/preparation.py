@@ -65,7 +65,9 @@ class Preparation:
         """Index, modality, training rows. Heads of files are read, no pixels."""
         accept = self.request["accept_unreadable"]
         if self.saved:
-            modality = load_modality(self.saved["preprocessing"])
+            known = self.saved["preprocessing"]
+            asked = self.request["modality"]["name"] == known["name"]
+            modality = load_modality(known, said_by=None if asked else self.out)
             self.samples = read_again(self.request["data"], modality, accept_unreadable=accept)
             self._refuse_changed_data()
         elif self.start is not None:
@@ -193,7 +195,8 @@ class Preparation:
     def preprocessing(self) -> dict[str, Any]:
         """Which modality, its options and what it measured: enough to read other data in the same way."""
         given = {key: value for key, value in (self.request["modality"] or {}).items() if key != "name"}
-        return modality_state(self.modality.name, given, self.modality)
+        asked = self.request["modality"]["name"]  # a file of the user's own is found again by its path alone
+        return modality_state(asked if ".py:" in asked else self.modality.name, given, self.modality)
 
     # --- batches -------------------------------------------------------------------------------------------------
 

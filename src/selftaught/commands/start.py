@@ -43,7 +43,7 @@ class Start:
     def method(self, *, labels: bool) -> tuple[str, dict[str, Any]] | None:
         """Name and options of the run's method; None where it learns from a teacher, or from labels and has none."""
         name, options = method_of(self.run)
-        needs = catalog.load("method", name)(**options).needs()
+        needs = catalog.load("method", name, said_by=self.run.folder)(**options).needs()
         if "teacher" in needs.encoders or (needs.labels and not labels):
             return None
         return name, options

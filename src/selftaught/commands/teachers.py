@@ -74,7 +74,7 @@ def teacher(spec: str, modality: Any) -> Frozen:
             wanted = f"a run on {modality.name}"
             raise ModalityError(must_be("teacher", "pretrain", wanted, f"{spec}, a run on {model.modality.name}"))
         made = _from_model(model, modality)
-        if hasattr(catalog.load("method", method_of(Run.open(spec))[0]), "word_of"):
+        if hasattr(catalog.load("method", method_of(Run.open(spec))[0], said_by=spec), "word_of"):
             made.speak(load_task(spec, model).method)
         return made
     if modality.name != "image":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selftaught.encoders.base import Context, Encoder
+from selftaught.encoders.base import WEIGHTS_ELSEWHERE, Context, Encoder
 from selftaught.encoders.small import Small
 from selftaught.encoders.whole import wrap
 from selftaught.errors import EncoderError, must_be
@@ -118,6 +118,8 @@ def _from_config(config: Mapping[str, Any], shape: Sequence[int] | None) -> Enco
             must_be("encoder", "make", f"your {config['options']['class']}, which only you can build", "custom"),
             hint="Build the module yourself, wrap it, and load the weights into it.",
         )
+    for name in WEIGHTS_ELSEWHERE.intersection(config["options"]):  # timm would unpickle it, and a pickle runs code
+        raise EncoderError(must_be(name, config["name"], "left out of a saved encoder", config["options"][name]))
     encoder = make(config["name"], config["shape"], **config["options"])
     if shape is not None:
         encoder.grid(shape)  # refuses what does not fit

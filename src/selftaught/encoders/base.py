@@ -22,6 +22,7 @@ from selftaught.errors import EncoderError, must_be
 from selftaught.ops.tokens import all_positions, enlarge
 from selftaught.types import Features, Tokens
 
+WEIGHTS_ELSEWHERE = frozenset({"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"})  # options of timm
 POOLS = ("mean", "first", "last")
 DROPPERS = "Vision transformers can: vit_tiny, vit_small, vit_base."
 

@@ -23,7 +23,7 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from selftaught.encoders.base import Encoder
+from selftaught.encoders.base import WEIGHTS_ELSEWHERE, Encoder
 from selftaught.encoders.closed import Layout, TimmModel
 from selftaught.encoders.transformer import Transformer
 from selftaught.encoders.whole import quiet_eval
@@ -59,9 +59,9 @@ def make(
         options.setdefault("zero_init_last", False)
     resizes = {"dynamic_img_size": True} if type(shadow) is Eva else {}  # else its rotary table is fixed
     net = _create(name, shape, stem, {**resizes, **options}, weights)
-    chosen = (
-        {"stem": "standard" if stem == "standard" else "small", **options} if type(net) is ResNet else dict(options)
-    )
+    chosen = {name: value for name, value in options.items() if name not in WEIGHTS_ELSEWHERE}  # it has them now
+    if type(net) is ResNet:
+        chosen = {"stem": "standard" if stem == "standard" else "small", **chosen}
     if layout.kind == "opened":
         setattr(net.patch_embed, "strict_img_size", False)  # noqa: B010  ``Transformer`` interpolates positions
         encoder = Transformer(name, shape, net, options={**chosen, "attend": attend}, attend=attend)
