@@ -23,6 +23,7 @@ from selftaught.commands.samples import hold_out, measure, open_samples, read_ag
 from selftaught.commands.start import Start
 from selftaught.commands.teachers import teacher as make_teacher
 from selftaught.commands.views import change_plan
+from selftaught.data import shares
 from selftaught.data.index import Index
 from selftaught.data.keys import stream_key
 from selftaught.data.labels import read_labels
@@ -82,6 +83,7 @@ class Preparation:
         self.index = self.samples.index.select(self.train_rows)
         self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
         self._read_labels()
+        self.shares = self._shares()
 
     @property
     def modality(self) -> Any:
@@ -130,6 +132,15 @@ class Preparation:
             found = read_labels(self.samples.index, self.request["labels"], self.samples.source)
             self.labels = found.values
 
+    def _shares(self) -> np.ndarray | None:
+        """How often each training sample is drawn, before anything is written; None = all alike."""
+        index, parts = self.samples.index, []
+        if self.request["balance"] is not None:
+            parts.append(shares.balanced(read_labels(index, self.request["balance"], self.samples.source)))
+        if self.request["weights"] is not None:
+            parts.append(shares.weights_of(index, self.request["weights"]))
+        return shares.shares([part[self.train_rows] for part in parts])
+
     def _batch_size(self, device: str, devices: int) -> int:
         assert self.method is not None
         return choices.batch_size(
@@ -150,7 +161,8 @@ class Preparation:
         alone = ", each learned from by itself" if self.method.small_batches else ""
         reason = "" if self.request["batch_size"] else f"for {len(self.index):,} samples on {self.device}{alone}"
         self.derived.add("batch_size", self.saved["derived"]["batch_size"] if self.saved else size, reason)
-        self.order = Order(len(self.index), self.derived.values["batch_size"], self.request["seed"])
+        size = self.derived.values["batch_size"]
+        self.order = Order(len(self.index), size, self.request["seed"], shares=self.shares)
         self.workers, why = choices.workers(self.request["workers"], self.device, self.devices)
         self.derived.add("workers", self.workers, why)
 

@@ -40,6 +40,10 @@ def pretrain(
     labels: Annotated[
         str | None, "", "folders, a column or a CSV: watched (kNN); learned from by supervised methods alone"
     ] = None,
+    balance: Annotated[
+        str | None, "", "folders, a column or a table: samples of each kind are drawn as often as of any other"
+    ] = None,
+    weights: Annotated[str | None, "", "a column of the data: how often each sample is drawn, against others"] = None,
     pretrained: Annotated[bool, "", "start from timm's published weights"] = False,
     from_: Annotated[str | os.PathLike[str] | None, "", "start from the encoder of this finished run"] = None,
     head_first: Annotated[
