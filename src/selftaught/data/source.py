@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import archives, manifest
+from selftaught.data import archives, dataset, manifest
 from selftaught.data.place import cache_folder
 from selftaught.data.spool import spool
 from selftaught.errors import DataError, UnreadableError, nearest
@@ -79,7 +79,7 @@ def open_source(data: Any, extensions: frozenset[str], *, cache: str | Path | No
 
     ``data``: path of a folder, archive, file, table or arrays (``file.npz``, ``file.h5::key``); several by a pattern
     (``shards-{000..099}.tar``, ``*.zip``); a list of paths; an array (samples first); ``(x, y)``; or
-    ``{"x": …, "y": …, "group": …}``. Raises ``DataError`` where there is nothing.
+    ``{"x": …, "y": …, "group": …}``; or a dataset object (``dataset.py``). Raises ``DataError`` where there is nothing.
     """
     if isinstance(data, Mapping) or isinstance(data, np.ndarray) or _is_pair(data):
         return _from_memory(data, cache)
@@ -89,7 +89,12 @@ def open_source(data: Any, extensions: frozenset[str], *, cache: str | Path | No
         return _from_list([os.path.expanduser(str(path)) for path in data], extensions, cache)
     if hasattr(data, "__array__"):
         return _from_memory(np.asarray(data), cache)
-    raise DataError(f"The data must be a path, a list of paths or arrays. Got {type(data).__name__} instead.")
+    if dataset.is_dataset(data):
+        kept = dataset.keep(data, cache_folder(cache) / "datasets")
+        more = {"inside": kept.inside, "content": kept.content}
+        return Source(str(kept.root), kept.kind, kept.paths, kept.columns, **more)
+    wanted = "a path, a list of paths, arrays, or a dataset with a length and samples by number"
+    raise DataError(f"The data must be {wanted}. Got {type(data).__name__} instead.")
 
 
 def _from_memory(data: Any, cache: str | Path | None) -> Source:
