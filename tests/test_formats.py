@@ -296,7 +296,7 @@ def test_padding_and_trailing_bytes_of_cameras_are_accepted():
     [
         (b"", "empty"),
         (b"this is a note about a picture\n", "text"),
-        (b"GIF89a" + bytes(40), "GIF"),
+        (b"GIF89a" + bytes(40), "animation"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
         (b"PK\x03\x04" + bytes(40), "ZIP"),
         (bytes(40), "starts with"),

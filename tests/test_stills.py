@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image as Pictures
 from pydicom.data import get_testdata_file
 from pydicom.pixels.processing import apply_rescale, apply_windowing
 from pydicom.pixels.utils import pixel_array
@@ -240,6 +242,100 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(DataError, match="takes nibabel"):
         index_of(tmp_path / "a.nii")
+
+
+# --- Pages and animations ---------------------------------------------------------------------------------------------
+
+
+def paged(pictures: list[np.ndarray], kinds: list[int], order: str = "<", big: bool = False) -> bytes:
+    """An uncompressed gray TIFF of several pages; ``kinds``: NewSubfileType of each."""
+    head, width, entry = (16, "Q", "HHQQ") if big else (8, "I", "HHII")
+    out = bytearray((b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42))
+    out += struct.pack(order + "HH", 8, 0) if big else b""
+    link = len(out)
+    out += bytes(head - link)
+    for picture, kind in zip(pictures, kinds, strict=True):
+        data, out = len(out), out + picture.tobytes()
+        tags = {254: kind, 256: picture.shape[1], 257: picture.shape[0], 258: 8, 259: 1, 262: 1, 273: data, 277: 1}
+        tags |= {278: picture.shape[0], 279: picture.size}
+        struct.pack_into(order + width, out, link, len(out))
+        out += struct.pack(order + ("Q" if big else "H"), len(tags))
+        for tag, value in tags.items():
+            out += struct.pack(order + entry, tag, 16 if big else 4, 1, value)
+        link = len(out)
+        out += struct.pack(order + width, 0)
+    return bytes(out)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_are_samples_of_one_group_without_thumbnails_and_masks(tmp_path, order, big):
+    rng = np.random.default_rng(0)
+    pages = [rng.integers(0, 256, (9 + number, 11), dtype=np.uint8) for number in range(4)]
+    (tmp_path / "a.tif").write_bytes(paged(pages, [2, 1, 0, 4], order, big))
+    index = index_of(tmp_path)
+    assert [index.name(row) for row in range(len(index))] == ["a.tif", "a.tif[1]"] and index.item(1).group == "1"
+    for row, page in enumerate((pages[0], pages[2])):
+        assert np.array_equal(np.asarray(Image().read(index.item(row)).data)[..., 0], page)
+    with pytest.raises(UnreadableError, match="holds 2 pictures, number 3"):
+        stills.open_still(str(tmp_path / "a.tif"), 2)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "a.tif", "a.tif")
+    packed = index_of(tmp_path / "z.zip")
+    assert len(packed) == 2 and np.array_equal(np.asarray(Image().read(packed.item(1)).data)[..., 0], pages[2])
+
+
+def test_pages_that_libraries_write(tmp_path):
+    pages = [np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8) for seed in range(3)]
+    first, *rest = map(Pictures.fromarray, pages)
+    for compression in ("raw", "tiff_lzw", "tiff_deflate"):
+        first.save(tmp_path / "a.tif", save_all=True, append_images=rest, compression=compression)
+        shown = [stills.open_still(str(tmp_path / "a.tif"), part).decode() for part in range(3)]
+        assert stills.look(str(tmp_path / "a.tif")).count == 3 and np.array_equal(shown, pages), compression
+
+
+def test_pages_that_run_in_a_circle_or_out_of_the_file_are_refused(tmp_path):
+    whole = bytearray(paged([np.zeros((4, 4), np.uint8)] * 2, [0, 0]))
+    (first,) = struct.unpack_from("<I", whole, 4)
+    struct.pack_into("<I", whole, len(whole) - 4, first)  # the last page says that the first follows
+    (tmp_path / "a.tif").write_bytes(whole)
+    with pytest.raises(UnreadableError, match="run in a circle"):
+        stills.look(str(tmp_path / "a.tif"))
+    struct.pack_into("<I", whole, len(whole) - 4, 10**9)
+    (tmp_path / "a.tif").write_bytes(whole)
+    with pytest.raises(UnreadableError, match="directory is missing"):
+        stills.look(str(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_frames_of_animations(tmp_path, ending):
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    frames = [Pictures.new("RGB", (30, 20), colour) for colour in colours]
+    path = tmp_path / f"a.{ending}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, lossless=True)
+    index = index_of(tmp_path)
+    assert len(index) == 3 and len(set(index.column("group"))) == 1
+    for row, colour in enumerate(colours):
+        still = Image().read(index.item(row)).data
+        assert still.shape == (20, 30, 3) and abs(np.asarray(still)[10, 15].astype(int) - colour).max() <= 6
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for at in rng.integers(0, len(whole), 40).tolist():
+        for broken in (whole[:at], whole[:at] + bytes(rng.integers(0, 256, 4, np.uint8)) + whole[at + 4 :]):
+            path.write_bytes(broken)
+            try:
+                for part in range(min(5, stills.look(str(path)).count)):
+                    stills.open_still(str(path), part).decode()
+            except UnreadableError as error:
+                assert "\n" not in str(error)
+
+
+def test_transparency_of_a_gif_is_white(tmp_path):
+    picture = Pictures.new("RGBA", (8, 8), (0, 0, 0, 0))
+    picture.putpixel((3, 4), (10, 20, 30, 255))
+    picture.save(tmp_path / "a.gif")
+    shown = stills.open_still(str(tmp_path / "a.gif")).decode()
+    assert shown[0, 0].tolist() == [255] * 3 and abs(shown[4, 3].astype(int) - [10, 20, 30]).max() <= 4
+    assert stills.look(str(tmp_path / "a.gif")) == (1, "")
 
 
 # --- NIfTI ------------------------------------------------------------------------------------------------------------

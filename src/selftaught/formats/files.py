@@ -84,6 +84,19 @@ def read(path: str, count: int | None = None) -> bytes:
     return found
 
 
+def read_at(path: str, at: int, count: int) -> bytes:
+    """Up to ``count`` bytes from byte ``at`` of a file or a part. Raises ``UnreadableError``."""
+    part = part_of(path)
+    if part is not None and part.packed:
+        return read(path, at + count)[at:]
+    try:
+        with open(part.file if part else path, "rb", buffering=0) as file:
+            most = count if part is None else max(0, min(count, part.size - at))
+            return os.pread(file.fileno(), most, at + (part.at if part else 0))
+    except (OSError, ValueError, OverflowError) as error:
+        raise UnreadableError(f"cannot be read at byte {at:,}: {error}") from None
+
+
 def _inflated(file: int, part: Part, wanted: int) -> bytes:
     """The first ``wanted`` bytes; never more, whatever the archive holds."""
     unpack, at, length, found = zlib.decompressobj(-zlib.MAX_WBITS), part.at, 0, []

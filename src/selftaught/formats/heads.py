@@ -21,7 +21,6 @@ from selftaught.formats import tiff
 
 SIGNATURES = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"BM", "bmp"), *tiff.SIGNATURES)
 OTHERS = (
-    (b"GIF8", "a GIF"),
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x00\x00\x00\x0cjP", "JPEG 2000"),

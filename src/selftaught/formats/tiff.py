@@ -2,7 +2,7 @@
 
 OpenCV decodes 1, 3 and 4 samples a pixel, and multiplies colours by alpha without saying so. Microscopes and satellites
 write 2, 5 or 13 channels, nearly always uncompressed or deflated, so those are read here: strips or tiles, chunky or
-planar, predictor 1 or 2. Only the first page is read.
+planar, predictor 1 or 2. A page is read by making it the first (``with_page``).
 Sources: TIFF 6.0 (Adobe, 1992), its supplement for predictor 2, BigTIFF (AWare Systems, 2007).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from selftaught.errors import UnreadableError
 
 SIGNATURES = tuple((start, "tiff") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+MAX_PAGES = 100_000
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
 _CODECS = {1: bytes, 8: zlib.decompress, 32946: zlib.decompress}
 _COMPRESSION = {2: "fax", 5: "LZW", 7: "JPEG", 32773: "PackBits", 34712: "JPEG 2000", 50000: "Zstandard", 50001: "WebP"}
@@ -93,6 +94,53 @@ def _values(data: bytes, order: str, kind: str, count: int, at: int, inline: int
     if struct.calcsize(layout) > inline:
         (at,) = struct.unpack_from(order + ("Q" if inline == 8 else "I"), data, at)
     return struct.unpack_from(layout, data, at)
+
+
+def pages(read_at: Callable[[int, int], bytes]) -> list[int]:
+    """Where the directories of the pages are, but for thumbnails and masks; ``read_at(start, count)`` gives bytes.
+
+    Raises ``UnreadableError`` where the chain of directories leaves the file or runs in a circle.
+    """
+    start = read_at(0, 16)
+    order, big = _layout(start)
+    try:
+        (at,) = struct.unpack_from(order + ("Q" if big else "I"), start, 8 if big else 4)
+        seen, found = set(), []
+        while at:
+            if at in seen or len(seen) >= MAX_PAGES:
+                raise UnreadableError("broken tiff: its pages run in a circle" if at in seen else "too many pages")
+            seen.add(at)
+            kind, after = _of_directory(read_at, at, order, big)
+            if not kind & 5:  # bit 0: a smaller copy, bit 2: a mask
+                found.append(at)
+            at = after
+    except struct.error:
+        raise UnreadableError("truncated tiff: a page's directory is missing") from None
+    return found
+
+
+def _of_directory(read_at: Callable[[int, int], bytes], at: int, order: str, big: bool) -> tuple[int, int]:
+    """(NewSubfileType, where the next directory is) of the directory at ``at``."""
+    width, step = (8, 20) if big else (2, 12)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), read_at(at, width))
+    if count > 4096:
+        raise UnreadableError(f"broken tiff: a directory of {count:,} entries")
+    body = read_at(at + width, step * count + (8 if big else 4))
+    kind = 0
+    for place in range(0, step * count, step):
+        tag, stored = struct.unpack_from(order + "HH", body, place)
+        if tag == 254 and stored in (3, 4, 16):
+            (kind,) = struct.unpack_from(order + _FORMATS[stored], body, place + (12 if big else 8))
+    return kind, struct.unpack_from(order + ("Q" if big else "I"), body, step * count)[0]
+
+
+def with_page(data: bytes, at: int) -> bytes:
+    """The same file with the directory at byte ``at`` as its first page."""
+    order, big = _layout(data)
+    start, kind = (8, "Q") if big else (4, "I")
+    if struct.unpack_from(order + kind, data, start) == (at,):
+        return data
+    return data[:start] + struct.pack(order + kind, at) + data[start + struct.calcsize(kind) :]
 
 
 def without_orientation(data: bytes) -> bytes:
