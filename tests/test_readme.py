@@ -22,7 +22,8 @@ def blocks(language: str) -> list[str]:
 
 def shortened(text: str) -> str:
     """Ten minutes become six steps, fine-tuning a few, and no pass is timed: all that is changed of what is shown."""
-    text = text.replace("inspect photos", "inspect photos --timing false").replace("--minutes 10", "--steps 6").replace("minutes=10", "steps=6")
+    text = text.replace("inspect photos", "inspect photos --timing false")
+    text = text.replace("--minutes 10", "--steps 6").replace("minutes=10", "steps=6")
     text = text.replace("--labels folders", "--labels folders --seeds 2 --epochs 1 --least 3")
     return text.replace('labels="folders")', 'labels="folders", seeds=2, epochs=1, least=3)')
 
