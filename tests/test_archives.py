@@ -92,6 +92,9 @@ def test_several_archives_are_folders_of_their_names(tmp_path):
     assert [listed.name(row) for row in (0, 1)] == ["2/a.png", "10/cats/0.png"]
     in_a_folder = index_of(tmp_path)
     assert len(in_a_folder) == 7 and in_a_folder.name(0) == "10/cats/0.png"
+    (tmp_path / "beside.parquet").write_bytes(b"whatever")
+    assert dict(open_source(tmp_path, EXTENSIONS).others) == {".parquet": 1}
+    (tmp_path / "beside.parquet").unlink()
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "b.png").write_bytes(encoded(1))
     beside = open_source(tmp_path, EXTENSIONS)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from selftaught import catalog
+from selftaught.data.entries import Source
 from selftaught.data.index import Index, build_index
 from selftaught.data.keys import Permutation
-from selftaught.data.source import Source, open_source
+from selftaught.data.source import open_source
 from selftaught.errors import ModalityError, UnreadableError
 from selftaught.formats import arrays, files, stills
 from selftaught.types import Modality

@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
+from selftaught.data.entries import Source, stat
 from selftaught.data.keys import Permutation
-from selftaught.data.source import Source, stat
 
 EVERY_FILE = 200_000
 SAMPLED = 10_000

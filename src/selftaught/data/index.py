@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from selftaught.data.entries import Source, full_path
 from selftaught.data.fingerprint import fingerprint_of
 from selftaught.data.place import cache_folder, write_atomically
 from selftaught.data.scan import Scan, cache_key, check_share, scan
-from selftaught.data.source import Source, full_path
 from selftaught.errors import DataError
 from selftaught.types import Item, Modality
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.data.entries import Source
 from selftaught.data.index import Index
 from selftaught.data.manifest import SPLITS, is_table, read_table
-from selftaught.data.source import Source
 from selftaught.errors import DataError, nearest
 from selftaught.formats import arrays
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from selftaught.data.source import Source, stat
+from selftaught.data.entries import Source, stat
 from selftaught.errors import QuarantineError, UnreadableError
 from selftaught.formats import arrays
 from selftaught.types import Item, Modality
