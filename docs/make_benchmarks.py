@@ -41,10 +41,10 @@ a row outside of 68 to 117 seconds is, by a rule fixed before (`benchmarks/resul
 NOTES = {  # what stands under the untrained encoder, and why
     "scenes100": """
 Every method on the convnet stands above the untrained one in kNN with each seed (`swav` by 1.5 points at least, all
-others by 2.7 or more). In linear accuracy `dinov2`, after three epochs, is level with it (60.4, 60.2), and in fine-tuning
-`cpc` is (55.6, 55.6). `msn` is level with the untrained encoder of its own, the transformer (46.6 / 61.4 / 48.1), after
-two epochs; after five minutes, nine epochs, one seed: 51.0 / 64.2 / 51.5. Four of the 600 test
-pictures show what training pictures show (`selftaught inspect`): up to .7 points, for all rows alike.
+others by 2.7 or more). In linear accuracy `dinov2`, after three epochs, is level with it (60.4, 60.2), and in
+fine-tuning `cpc` is (55.6, 55.6). `msn` is level with the untrained encoder of its own, the transformer (46.6 / 61.4 /
+48.1), after two epochs; after five minutes, nine epochs, one seed: 51.0 / 64.2 / 51.5. Four of the 600 test pictures
+show what training pictures show (`selftaught inspect`): up to .7 points, for all rows alike.
 """,
     "clothing112": """
 Under or near the untrained encoder: `swav` and `dino`, whose small views leave time for some 130 steps. Without them
