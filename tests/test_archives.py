@@ -90,6 +90,7 @@ def test_several_archives_are_folders_of_their_names(tmp_path):
     tarred(tmp_path / "10.tar", MEMBERS)
     listed = index_of([tmp_path / "2.zip", tmp_path / "10.tar"])
     assert [listed.name(row) for row in (0, 1)] == ["2/a.png", "10/cats/0.png"]
+    assert listed.column("source").tolist() == ["2"] + ["10"] * 6
     in_a_folder = index_of(tmp_path)
     assert len(in_a_folder) == 7 and in_a_folder.name(0) == "10/cats/0.png"
     (tmp_path / "beside.parquet").write_bytes(b"whatever")

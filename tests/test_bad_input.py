@@ -88,6 +88,8 @@ def test_a_refused_request_leaves_nothing_behind(capsys, tmp_path, pictures, fla
 def test_data_that_are_not_there_or_nothing(capsys, tmp_path):
     out = tmp_path / "run"
     assert "no file or folder" in refused(capsys, "pretrain", tmp_path / "nowhere", "--out", out, *SMALL)
+    (tmp_path / "photos").mkdir()
+    assert "Did you mean 'photos'" in refused(capsys, "pretrain", tmp_path / "potos", "--out", out, *SMALL)
     (tmp_path / "empty").mkdir()
     assert "is empty" in refused(capsys, "pretrain", tmp_path / "empty", "--out", out, *SMALL)
     (tmp_path / "texts").mkdir()

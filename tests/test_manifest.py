@@ -119,9 +119,31 @@ def test_a_folder_of_parquet_files_named_after_splits(tmp_path):
     hugging_face(tmp_path / "test-00000-of-00001.parquet", [4, 5], [0, 1])
     index = index_of(tmp_path)
     assert len(index) == 5 and index.column("split").tolist() == ["test", "test", "train", "train", "train"]
-    assert index.name(4) == "train-00001-of-00002/0.jpg"
+    assert index.name(4) == "train-00001-of-00002/0.jpg" and index.column("source")[4] == "train-00001-of-00002"
     labels = read_labels(index, "label")
     assert labels.split is not None and labels.split.tolist()[0] == "test"
+
+
+def test_what_hugging_face_saves_to_disk(tmp_path):
+    """Arrow streams below folders that are called after splits, with files beside them that say what they are."""
+    for split, values in (("train", [1, 2, 3]), ("test", [4])):
+        folder = tmp_path / split
+        folder.mkdir()
+        hugging_face(tmp_path / "m.parquet", values, [0] * (len(values) - 1) + [1])
+        table = pq.read_table(tmp_path / "m.parquet")
+        (tmp_path / "m.parquet").unlink()
+        opened = pa.ipc.new_stream if split == "train" else pa.ipc.new_file
+        with opened(str(folder / "data-00000-of-00001.arrow"), table.schema) as writer:
+            writer.write_table(table)
+        (folder / "dataset_info.json").write_text("{}")
+    index = index_of(tmp_path)
+    assert [index.name(row) for row in range(4)][0] == "test/data-00000-of-00001/0.jpg"
+    assert index.column("split").tolist() == ["test", "train", "train", "train"]
+    assert files.read(index.item(3).path) == encoded(3, ".jpg")
+    assert read_labels(index, "label").classes == ("cat", "dog")
+    (tmp_path / "broken.arrow").write_bytes(b"ARROW1 and nothing more")
+    with pytest.raises(DataError, match="cannot be read as an Arrow file"):
+        open_source(tmp_path / "broken.arrow", EXTENSIONS)
 
 
 def test_plain_bytes_gaps_and_what_is_no_picture(tmp_path):

@@ -78,7 +78,9 @@ def pretrain(
     refuse_batch(batch_size, request["method"]["name"])
     before = None if preview else check_place(out, request, resume)
     if isinstance(data, str | os.PathLike) and _is_missing(str(data)):
-        raise DataError(f"There is no file or folder {str(data)!r}.")
+        from selftaught.data.entries import nearby
+
+        raise DataError(f"There is no file or folder {str(data)!r}.", hint=nearby(str(data)))
     say = Speaker(quiet)
     if before is not None and before.finished:
         say(f"The run {out} is finished. Next: selftaught evaluate {out} DATA --labels LABELS")

@@ -13,13 +13,15 @@ from selftaught.data.entries import Source, nearby, nothing
 from selftaught.errors import DataError, nearest
 from selftaught.formats import arrays
 
+SOURCE = "source"  # column that says which of several archives or tables a sample came from
+
 
 def from_archives(paths: Sequence[str], extensions: frozenset[str], cache: str | Path | None) -> Source:
     """Members as if the archives were folders: below the archive's name where there are several."""
     full = [os.path.abspath(path) for path in paths]
     _all_there(full)
     root = os.path.commonpath([os.path.dirname(path) for path in full])
-    names, inside, refused, others = [], [], [], Counter()
+    names, sources, inside, refused, others = [], [], [], [], Counter()
     columns: dict[str, list[str]] = {}
     for path in full:
         listing = archives.list_archive(path, extensions - arrays.EXTENSIONS, cache)
@@ -27,6 +29,7 @@ def from_archives(paths: Sequence[str], extensions: frozenset[str], cache: str |
         for name, values in listing.columns.items():
             columns.setdefault(name, [""] * len(names)).extend(values)
         names += [above + member.name for member in listing.members]
+        sources += [above.rstrip("/")] * len(listing.members)
         inside += [os.path.relpath(str(member.part), root) for member in listing.members]
         refused += [(above + name, reason) for name, reason in listing.refused]
         others += listing.others
@@ -38,6 +41,8 @@ def from_archives(paths: Sequence[str], extensions: frozenset[str], cache: str |
         where = f"The archive {paths[0]!r}" if len(paths) == 1 else "None of the archives"
         raise nothing(where, others, extensions - arrays.EXTENSIONS)
     said = {name: tuple(values) for name, values in columns.items()}
+    if len(full) > 1:  # for ``--balance source``
+        said.setdefault(SOURCE, tuple(sources))
     more = {"inside": tuple(inside), "refused": tuple(refused), "others": dict(others)}
     return Source(root, "archives", tuple(names), said, **more)
 
@@ -49,7 +54,7 @@ def _all_there(full: Sequence[str]) -> None:
 
 
 def from_tables(paths: Sequence[str], cache: str | Path | None) -> Source:
-    """Rows of all tables, one after the other; a Parquet file may hold the samples' bytes itself."""
+    """Rows of all tables, one after the other; one in columns may hold the samples' bytes itself."""
     full = [os.path.abspath(path) for path in paths]
     _all_there(full)
     read = [manifest.read_table(path, cache, bytes_too=True) for path in full]
@@ -62,6 +67,8 @@ def from_tables(paths: Sequence[str], cache: str | Path | None) -> Source:
     if all(holding):
         names = _named_rows(read, full)
         inside = [part for table in read for part in table.parts]
+        if len(full) > 1:
+            columns.setdefault(SOURCE, tuple(name.rsplit("/", 1)[0] for name in names))
         return Source(os.path.dirname(full[0]), "archives", tuple(names), columns, inside=tuple(inside))
     return _from_paths(columns, full)
 
@@ -76,15 +83,20 @@ def _stacked(tables: Sequence[manifest.Table]) -> dict[str, tuple[str, ...]]:
 
 
 def _split_by_name(tables: Sequence[manifest.Table], paths: Sequence[str]) -> tuple[str, ...]:
-    """Of several tables that are all called after a split (``train-00000-of-00002.parquet``); () of others."""
+    """Of several tables that are all called after a split (``train-00000-of-00002.parquet``), or whose folders are
+    (``train/data-00000-of-00002.arrow``); () of others.
+    """
     names = [re.split(r"[-_.]", os.path.basename(path).lower())[0] for path in paths]
+    if not all(name in manifest.SPLITS for name in names):
+        names = [os.path.basename(os.path.dirname(path)).lower() for path in paths]
     if len(set(names)) < 2 or not all(name in manifest.SPLITS for name in names):
         return ()
     return tuple(manifest.SPLITS[name] for name, table in zip(names, tables, strict=True) for _ in range(len(table)))
 
 
 def _named_rows(tables: Sequence[manifest.Table], paths: Sequence[str]) -> list[str]:
-    stems = [f"{os.path.splitext(os.path.basename(path))[0]}/" if len(paths) > 1 else "" for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    stems = [f"{os.path.splitext(os.path.relpath(path, root))[0]}/" if len(paths) > 1 else "" for path in paths]
     return [above + name for above, table in zip(stems, tables, strict=True) for name in table.names]
 
 

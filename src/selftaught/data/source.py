@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import archives, dataset, manifest, packed
+from selftaught.data import archives, columnar, dataset, manifest, packed
 from selftaught.data.entries import Source, join, nearby, nothing
 from selftaught.data.place import cache_folder
 from selftaught.data.spool import spool
@@ -140,7 +140,7 @@ def _from_folder(folder: str, extensions: frozenset[str], cache: str | Path | No
 
 
 def _walk(root: str, wanted: frozenset[str]) -> tuple[list[str], list[str], Counter, list[str]]:
-    """(files, directories, other extensions, archives and Parquet tables), relative; sorted within each directory,
+    """(files, directories, other extensions, archives and tables in columns), relative; sorted within each directory,
     files before sub-folders.
     """
     found, directories, others, inside = [], [], Counter(), []
@@ -155,7 +155,7 @@ def _walk(root: str, wanted: frozenset[str]) -> tuple[list[str], list[str], Coun
             extension = files.extension(name)
             if extension in wanted or _is_bare(os.path.join(root, here, name), wanted):
                 found.append(here + name)
-            elif extension == ".parquet" or archives.is_archive(name):
+            elif extension in columnar.EXTENSIONS or archives.is_archive(name):
                 inside.append(here + name)
             else:
                 others[extension] += 1
