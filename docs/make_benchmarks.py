@@ -21,12 +21,13 @@ HEAD = """# Every method at equal wall-clock
 
 Made by `make bench-methods` (hours, in the background; it goes on where it stopped). Each run has {minutes:g} minutes
 of wall-clock on two cores, start-up included (planned in steps before the first one; the last column is what it took),
-with the small convnet at 48 pixels (`msn`: a small vision transformer, for it drops tokens) and each method's own
-defaults. Nothing here was tuned on these sets, but `simsiam`'s predictor and `deep_infomax`'s second view, which were
-chosen on scenes100's training part, and `byol`'s last batch norm, chosen on clothing112's training part and checked on
-scenes100's after its row on clothing112's test part had looked bad. kNN and linear use all labels of the training
-part, fine-tuning 10 labels per class, drawn once; accuracy on the test part in per cent. `supcon` learns from the
-training labels; `distill` from a `simclr` run of the same time, which is extra. Ordered by kNN.
+with the small convnet at 48 pixels (`msn`, `mae` and others that drop tokens: a small vision transformer, so they
+compare with the untrained one of that kind, further down) and each method's own defaults. Nothing here was tuned on
+these sets, but `simsiam`'s predictor and `deep_infomax`'s second view, which were chosen on scenes100's training part,
+and `byol`'s last batch norm, chosen on clothing112's training part and checked on scenes100's after its row on
+clothing112's test part had looked bad. kNN and linear use all labels of the training part, fine-tuning 10 labels per
+class, drawn once; accuracy on the test part in per cent. `supcon` learns from the training labels; `distill` from a
+`simclr` run of the same time, which is extra. Ordered by kNN.
 
 So short a time favours methods that see each picture often, and those with small views or teachers see it less. A
 method that stands low here after {minutes:g} minutes is slow to start, not refuted. A small vision transformer, which
