@@ -25,6 +25,14 @@ def ranks() -> Iterator[Ranks]:
     pool.close()
 
 
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, so that nobody's real one is touched."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data: ``SELFTAUGHT_DATA``, or ``shared/data`` beside the repository; skips where absent."""

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from selftaught.commands.samples import identities, joined, open_samples
 from selftaught.data import archives
 from selftaught.data.fingerprint import fingerprint_of
 from selftaught.data.index import Index, build_index
@@ -22,15 +23,10 @@ from selftaught.errors import DataError, UnreadableError
 from selftaught.formats import files
 from selftaught.modalities.image import Image
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 EXTENSIONS = Image.extensions
 PICTURES = frozenset({".jpg", ".png", ".bmp"})
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(folder))
-    return folder
 
 
 def encoded(value: int, extension: str = ".png") -> bytes:
@@ -252,6 +248,25 @@ def test_changes_are_noticed_and_an_emptied_cache_is_not_one(tmp_path, cache):
     assert fingerprint_of(open_source(path, EXTENSIONS)) == before
     tarred(path, dict(list(MEMBERS.items())[:5]), "w:gz")
     assert fingerprint_of(open_source(path, EXTENSIONS)) != before
+
+
+def test_members_of_one_name_in_two_archives_are_two_samples(tmp_path):
+    """An evaluation on one archive of a run on another must not take them for each other."""
+    first = zipped(tmp_path / "train.zip", {"1.bmp": encoded(1, ".bmp"), "2.bmp": encoded(2, ".bmp")})
+    second = zipped(tmp_path / "test.zip", {"1.bmp": encoded(3, ".bmp")})
+    os.utime(second, ns=(1, 1))
+    known, asked = ({each for row in identities(index_of(path)) for each in row} for path in (first, second))
+    assert not known & asked and known == {each for row in identities(index_of(first)) for each in row}
+
+
+def test_one_index_of_an_archive_and_a_folder(tmp_path):
+    zipped(tmp_path / "train.zip", MEMBERS)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "0.png").write_bytes(encoded(200))
+    ours, theirs = (open_samples(path, {"name": "image"}) for path in (tmp_path / "train.zip", tmp_path / "test"))
+    both = joined(ours, theirs)
+    assert len(both.index) == 7
+    assert [files.read(both.index.item(row).path) for row in range(7)] == [*MEMBERS.values(), encoded(200)]
 
 
 def test_parts_of_files(tmp_path):

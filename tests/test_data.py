@@ -20,15 +20,9 @@ from selftaught.errors import DataError, QuarantineError
 from selftaught.formats import arrays
 from tests.pictures_stand_in import Tiny, write_pictures
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 EXTENSIONS = Tiny.extensions
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """Nobody's real cache is touched."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(folder))
-    return folder
 
 
 def index_of(data: Any, modality: Any = None, **options: Any) -> Index:

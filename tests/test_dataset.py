@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,7 @@ from selftaught.errors import DataError
 from selftaught.modalities.image import Image
 from selftaught.modalities.series import Series
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 class Listed(Dataset):
@@ -95,6 +89,21 @@ def test_it_is_known_by_content(cache):
     relabelled = [(picture, 1 - label) for picture, label in FORMS["pair"]]
     assert one == again and len({one, other, fingerprint_of(open_source(Listed(relabelled), Image.extensions))}) == 3
     assert not list(cache.rglob("*.tmp"))
+
+
+def test_data_that_differ_in_shape_or_labels_alone_are_other_data():
+    """They are kept side by side: neither takes the other's place."""
+    x = torch.arange(48, dtype=torch.float32)
+    sets = [
+        TensorDataset(x.view(6, 8), torch.arange(6) % 2),
+        TensorDataset(x.view(6, 8), torch.arange(6) % 3),
+        TensorDataset(x.view(3, 16), torch.arange(3) % 2),
+    ]
+    found = [build_index(open_source(each, Series.extensions), Series()) for each in sets]
+    assert [len(index) for index in found] == [6, 6, 3] and len({index.fingerprint for index in found}) == 3
+    assert read_labels(found[0], "y").values.tolist() == [0, 1] * 3
+    assert read_labels(found[1], "y").values.tolist() == [0, 1, 2] * 2
+    assert Series().read(found[2].item(2)).data.tolist() == [x[32:].tolist()]
 
 
 class Jittered(Listed):

@@ -15,10 +15,7 @@ from selftaught import cli
 from selftaught.errors import ConfigError, DataError
 from selftaught.ops import likeness
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def photo(seed: int, side: int = 64) -> np.ndarray:
@@ -168,6 +165,18 @@ def test_pairs_agree_with_comparing_one_by_one():
     assert len(pairs) and all(
         i < j and differ(ours[i], ours[j]) == b for (i, j), b in zip(pairs.tolist(), bits, strict=True)
     )
+
+
+def test_pairs_are_bounded_where_all_look_alike(monkeypatch):
+    monkeypatch.setattr(likeness, "MOST", 50)
+    monkeypatch.setattr(likeness, "_AT_ONCE", 8 * 100 * 2)
+    pairs, _ = likeness.near_pairs(np.zeros((100, 8), np.uint8))
+    assert 50 <= len(pairs) < 250
+
+
+def test_arrays_in_memory_get_a_call_to_make():
+    found = inspected(np.stack([photo(seed) for seed in range(12)]))
+    assert found["command"] == 'st.pretrain(data, out="runs/first", minutes=10)'
 
 
 def test_copies_in_real_pictures(shared_data):

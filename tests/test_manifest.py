@@ -20,14 +20,9 @@ from selftaught.errors import DataError
 from selftaught.formats import files
 from selftaught.modalities.image import Image
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 EXTENSIONS = Image.extensions
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(folder))
-    return folder
 
 
 def encoded(value: int, extension: str = ".png") -> bytes:

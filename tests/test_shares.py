@@ -15,10 +15,7 @@ from selftaught.data.labels import Labels
 from selftaught.data.order import Order
 from selftaught.data.shares import balanced, shares
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def drawn(order: Order, epoch: int) -> np.ndarray:

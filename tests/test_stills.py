@@ -8,6 +8,7 @@ import os
 import struct
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,10 @@ from selftaught.commands.samples import infer
 from selftaught.data.index import Index, build_index
 from selftaught.data.source import open_source
 from selftaught.errors import ConfigError, DataError, UnreadableError
-from selftaught.formats import dicom, stills
+from selftaught.formats import dicom, nifti, stills
 from selftaught.modalities.image import Image
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def example(name: str) -> str:
@@ -224,6 +222,14 @@ def test_broken_dicom_is_one_sentence_without_values(tmp_path, name):
                     assert "\n" not in str(error)
 
 
+def test_many_threads_leave_warnings_and_logs_as_they_were():
+    level, filters = logging.getLogger("pydicom").level, list(warnings.filters)
+    with ThreadPoolExecutor(8) as threads:
+        looked = list(threads.map(stills.look, [example("CT_small.dcm")] * 200))
+    assert len(set(looked)) == 1
+    assert logging.getLogger("pydicom").level == level and warnings.filters == filters
+
+
 def test_a_window_that_makes_no_sense_is_refused():
     for wrong in ("bone", "40", "40,0", "40,-5", "nan,5", "40,400,3"):
         with pytest.raises(ConfigError, match="file, none, or two numbers CENTRE,WIDTH"):
@@ -398,6 +404,21 @@ def test_broken_volumes_are_one_sentence(tmp_path):
                 except UnreadableError as error:
                     assert "\n" not in str(error)
     assert values.size
+
+
+def test_a_volume_is_unpacked_as_far_as_its_header_says_and_no_further(tmp_path):
+    volume(tmp_path / "a.nii", dtype=np.uint8)
+    whole = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(whole + bytes(2**26)))
+    assert len(nifti._inflated((tmp_path / "bomb.nii.gz").read_bytes(), len(whole))) == len(whole)
+    assert np.array_equal(
+        stills.open_still(str(tmp_path / "bomb.nii.gz"), 3), stills.open_still(str(tmp_path / "a.nii"), 3)
+    )
+    claims = bytearray(whole)
+    struct.pack_into("<3h", claims, 42, 30000, 30000, 30000)
+    (tmp_path / "c.nii").write_bytes(claims)
+    with pytest.raises(UnreadableError, match="claims 27,000,000,000,"):
+        stills.open_still(str(tmp_path / "c.nii"))
 
 
 def test_slices_train(tmp_path):

@@ -24,10 +24,7 @@ from selftaught.formats import arrays
 from selftaught.modalities.image import Image
 from selftaught.modalities.series import Series
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def hdf5(path: Path, members: dict[str, Any]) -> Path:

@@ -15,6 +15,8 @@ import selftaught as st
 from selftaught import catalog, cli, encoders
 from selftaught.errors import EncoderError, RunError
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 CODE = """
 from pathlib import Path
 from selftaught.{module} import {base}
@@ -27,8 +29,7 @@ class Mine({base}):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> None:
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def nothing_is_trusted(monkeypatch) -> None:
     monkeypatch.delenv(catalog.TRUST, raising=False)
 
 

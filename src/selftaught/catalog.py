@@ -90,14 +90,14 @@ def constant(kind: str, name: str, attribute: str, default: Any = None) -> Any:
     return default
 
 
-def load(kind: str, name: str, *, said_by: object = None) -> type:
+def load(kind: str, name: str, *, said_by: str | os.PathLike[str] | None = None) -> type:
     """The class itself; imports its file. Raises MethodError, ModalityError or EncoderError for an unknown name.
 
     ``said_by``: a folder that names it, where the user did not: a file of somebody else's is then imported, which runs
     it, only if the user trusts the folder (``--trust``, or the environment's ``SELFTAUGHT_TRUST=1``); else RunError.
     """
     if said_by is not None and ".py:" in name and os.environ.get(TRUST) != "1":
-        message = f"{os.fspath(said_by)!r} needs code of its own ({name}), which loading it would run."  # type: ignore[call-overload]
+        message = f"{os.fspath(said_by)!r} needs code of its own ({name}), which loading it would run."
         raise RunError(message, hint="If you trust it, look at that file and add --trust.")
     path, class_name = _locate(kind, name)
     if path.parent.parent == ROOT:

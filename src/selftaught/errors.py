@@ -99,6 +99,11 @@ class Interrupted(SelftaughtError):
     exit_code = 130
 
 
+def first_line(error: Exception) -> str:
+    """What somebody else's error says, as a part of a sentence of ours: its first line, or else its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
 def must_be(name: str, caller: str, constraint: str, got: object) -> str:
     """The one sentence form: ``The 'name' parameter of caller must be constraint. Got value instead.``"""
     return f"The {name!r} parameter of {caller} must be {constraint}. Got {got!r} instead."

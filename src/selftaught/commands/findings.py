@@ -86,15 +86,20 @@ def many(count: int, what: str) -> str:
 
 
 def suggested(found: dict[str, Any], modality: str) -> str:
-    """A training of about a hundred passes, ten minutes at least and eight hours at most."""
+    """A training of about a hundred passes, ten minutes at least and eight hours at most: what to type, or to call."""
+    if not found["is_path"]:
+        return f'st.pretrain(data, out="runs/first", minutes={minutes_of(found)})'
     name = os.path.splitext(os.path.basename(found["data"].rstrip("/")))[0] or "first"
-    minutes = round(min(480.0, max(10.0, 100 * found.get("epoch_seconds", 0.0) / 60)))
-    words = ["selftaught", "pretrain", found["data"], "--out", f"runs/{name}", "--minutes", str(minutes)]
+    words = ["selftaught", "pretrain", found["data"], "--out", f"runs/{name}", "--minutes", str(minutes_of(found))]
     if modality != "auto":
         words += ["--modality", modality]
     if is_too_much(found):
         words.append("--accept-unreadable")
     return shlex.join(words)
+
+
+def minutes_of(found: dict[str, Any]) -> int:
+    return round(min(480.0, max(10.0, 100 * found.get("epoch_seconds", 0.0) / 60)))
 
 
 # --- For people -------------------------------------------------------------------------------------------------------
@@ -133,10 +138,6 @@ def size_of(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} seconds"
-        if seconds < 120
-        else f"{seconds / 60:.0f} minutes"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} hours"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

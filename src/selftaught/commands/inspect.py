@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from selftaught.commands.files import writable
 from selftaught.commands.run import Speaker
@@ -38,7 +38,7 @@ def inspect(
     from selftaught.data.labels import read_labels
 
     say = Speaker(quiet)
-    asked: dict[str, Any] = modality  # type: ignore[assignment]  # a name and its options, once resolved
+    asked = cast(dict[str, Any], modality)  # a name and its options, once resolved
     samples = open_samples(data, asked, accept_unreadable=True)
     import numpy as np
 
@@ -46,6 +46,7 @@ def inspect(
     looked = seen.look_at(samples, look)
     found: dict[str, Any] = {
         "data": str(data) if isinstance(data, str | Path) else type(data).__name__,
+        "is_path": isinstance(data, str | Path),
         "modality": samples.modality.name,
         "samples": len(samples.index),
         "files": seen.kinds(samples),

@@ -184,8 +184,9 @@ def epoch_seconds(data: Any, modality: str, count: int) -> tuple[float, str] | N
     from selftaught.errors import SelftaughtError
 
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SelftaughtError):
-        options = {"modality": {"name": modality}, "accept_unreadable": True, "quiet": True}
-        run = pretrain(data, out=f"{folder}/run", steps=6, **options)  # type: ignore[arg-type]
+        run = pretrain(
+            data, out=f"{folder}/run", modality={"name": modality}, steps=6, accept_unreadable=True, quiet=True
+        )
         rows = run.metrics
         speeds = [row["samples_per_second"] for row in rows[1:] if row.get("samples_per_second")]
         if speeds:

@@ -141,8 +141,8 @@ def identities(index: Index) -> list[tuple[Any, ...]]:
     """
     columns = [index.column(name) for name in ("path", "part", "size", "mtime_ns")]
     found: list[tuple[Any, ...]] = []
-    for path, part, size, mtime in zip(*columns, strict=True):
-        full = os.path.join(index.root, path)
+    for row, (path, part, size, mtime) in enumerate(zip(*columns, strict=True)):
+        full = index.item(row).path  # members of two archives may have one name
         if arrays.is_array(full):
             found.append((_row_digest(full, int(part)),))
         else:

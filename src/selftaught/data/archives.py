@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from selftaught.data.place import cache_folder, write_atomically
-from selftaught.errors import DataError, UnreadableError
+from selftaught.errors import DataError, UnreadableError, first_line
 from selftaught.formats import files
 
 COMPRESSED = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".tbz2": bz2.open, ".xz": lzma.open}
@@ -169,8 +169,7 @@ def _tar(path: str, found: Listing, name: str) -> Iterator[Member]:
 
 
 def _broken(path: str, kind: str, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    message = f"{os.path.basename(path)} cannot be read as a {kind} archive: {reason[:120]}."
+    message = f"{os.path.basename(path)} cannot be read as a {kind} archive: {first_line(error)}."
     return DataError(message, hint="It may be cut off: compare its size with the original's.")
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as types
 
 from selftaught.data.place import cache_folder, write_atomically
-from selftaught.errors import DataError, UnreadableError
+from selftaught.errors import DataError, UnreadableError, first_line
 from selftaught.formats import files, heads
 
 EXTENSIONS = frozenset({".parquet", ".arrow"})
@@ -29,31 +29,27 @@ SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif", "bmp
 FEW = 256  # rows whose bytes are in memory at a time
 
 
-class Columns:
-    """An open file of columns: ``schema``, ``rows``, and what is asked of it."""
+class Columns(NamedTuple):
+    """An open file of columns."""
 
-    def __init__(self, path: str) -> None:
-        """Raises ``pyarrow.ArrowException`` or ``OSError`` for what is none."""
-        self._parquet, self._table = None, None
-        if path.lower().endswith(".parquet"):
-            self._parquet = pq.ParquetFile(path, memory_map=True)
-            self.schema, self.rows = self._parquet.schema_arrow, self._parquet.metadata.num_rows
-        else:
-            mapped = pa.memory_map(path)
-            whole = mapped.read(6) == b"ARROW1"
-            mapped.seek(0)
-            self._table = (pa.ipc.open_file if whole else pa.ipc.open_stream)(mapped).read_all()
-            self.schema, self.rows = self._table.schema, self._table.num_rows
+    schema: pa.Schema
+    rows: int
+    read: Callable[[list[str]], pa.Table]  # columns by name
+    batches: Callable[[str], Iterable[pa.RecordBatch]]  # one column, ``FEW`` rows at a time
 
-    def read(self, names: list[str]) -> pa.Table:
-        return self._table.select(names) if self._table is not None else self._parquet.read(columns=names)  # type: ignore[union-attr]
 
-    def batches(self, name: str) -> Iterator[pa.RecordBatch]:
-        """One column, ``FEW`` rows at a time."""
-        if self._table is not None:
-            yield from self._table.select([name]).to_batches(max_chunksize=FEW)
-        else:
-            yield from self._parquet.iter_batches(batch_size=FEW, columns=[name])  # type: ignore[union-attr]
+def open_columns(path: str) -> Columns:
+    """Raises ``pyarrow.ArrowException`` or ``OSError`` for what is neither Parquet nor Arrow."""
+    if path.lower().endswith(".parquet"):
+        file = pq.ParquetFile(path, memory_map=True)
+        batches = lambda name: file.iter_batches(batch_size=FEW, columns=[name])  # noqa: E731
+        return Columns(file.schema_arrow, file.metadata.num_rows, lambda names: file.read(columns=names), batches)
+    mapped = pa.memory_map(path)
+    whole = mapped.read(6) == b"ARROW1"
+    mapped.seek(0)
+    table = (pa.ipc.open_file if whole else pa.ipc.open_stream)(mapped).read_all()
+    batches = lambda name: table.select([name]).to_batches(max_chunksize=FEW)  # noqa: E731
+    return Columns(table.schema, table.num_rows, table.select, batches)
 
 
 def read_columns(
@@ -62,7 +58,7 @@ def read_columns(
     """(strings by column, names and parts of rows that hold bytes, [] where none does). Raises ``DataError``."""
     name = os.path.basename(path)
     try:
-        file = Columns(path)
+        file = open_columns(path)
         plain = [field.name for field in file.schema if _is_plain(field.type)]
         read = file.read(plain)
         columns = {each: _strings(read.column(each), _class_names(file.schema, each)) for each in plain}
@@ -72,8 +68,7 @@ def read_columns(
         return (columns, *_kept_bytes(path, file, binary, cache)) if binary else (columns, [], [])
     except (pa.ArrowException, OSError) as error:
         kind = "a Parquet" if name.lower().endswith(".parquet") else "an Arrow"
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DataError(f"{name} cannot be read as {kind} file: {reason}.") from None
+        raise DataError(f"{name} cannot be read as {kind} file: {first_line(error)}.") from None
 
 
 def _is_plain(kind: Any) -> bool:

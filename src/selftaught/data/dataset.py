@@ -166,7 +166,8 @@ def _png(array: np.ndarray) -> bytes:
 
 
 def _as_array(dataset: Any, count: int, folder: Path, first: np.ndarray) -> Kept:
-    unfinished, rows, digest = folder / f"dataset.{os.getpid()}.tmp", [], hashlib.sha256()
+    unfinished, rows = folder / f"dataset.{os.getpid()}.tmp", []
+    digest = hashlib.sha256(f"{first.dtype.str} {(count, *first.shape)}".encode())
     try:
         stored = np.lib.format.open_memmap(unfinished, mode="w+", dtype=first.dtype, shape=(count, *first.shape))
         for number, array, said in _all(dataset, count):
@@ -178,15 +179,15 @@ def _as_array(dataset: Any, count: int, folder: Path, first: np.ndarray) -> Kept
             digest.update(np.ascontiguousarray(array).tobytes())
             rows.append(said)
         stored.flush()
-        content = digest.hexdigest()
-        os.replace(unfinished, folder / f"{content[:32]}.npy")
+        labels = _columns(rows).get("y")
+        digest.update(repr(labels).encode())  # the same samples with other labels are other data
+        name = digest.hexdigest()[:32]
+        if labels is not None:
+            np.save(folder / f"{name}.y.npy", np.array(labels), allow_pickle=False)
+        os.replace(unfinished, folder / f"{name}.npy")
     finally:
         unfinished.unlink(missing_ok=True)
-    columns = _columns(rows)
-    if "y" in columns:
-        np.save(folder / f"{content[:32]}.y.npy", np.array(columns["y"]), allow_pickle=False)
-        content = hashlib.sha256(f"{content} {columns['y']}".encode()).hexdigest()
-    return Kept(folder, "arrays", (f"{digest.hexdigest()[:32]}.npy",), {}, (), content)
+    return Kept(folder, "arrays", (f"{name}.npy",), {}, (), digest.hexdigest())
 
 
 def _all(dataset: Any, count: int) -> Iterator[tuple[int, np.ndarray, dict[str, str]]]:

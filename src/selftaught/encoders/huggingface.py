@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.encoders import hub
-from selftaught.errors import EncoderError, must_be
+from selftaught.errors import EncoderError, first_line, must_be
 from selftaught.types import Features
 
 CLASS_TOKENS = ("cls_token", "class_embedding")  # how the parameter is called that such a token starts from
@@ -71,7 +71,7 @@ def load(spec: str) -> VisionTeacher:
         except (
             Exception
         ) as error:  # no such model, none that AutoModel knows, a file cut short: each says it its own way
-            raise EncoderError(_not_one(spec), hint=f"transformers says: {_first_line(error)}") from error
+            raise EncoderError(_not_one(spec), hint=f"transformers says: {first_line(error)}") from error
     missing = [name for name in found["missing_keys"] if not name.startswith(("text_model.", "logit_"))]
     net = getattr(net, "vision_model", net)
     if getattr(net, "main_input_name", "") != "pixel_values":
@@ -97,17 +97,13 @@ def _facts(spec: str) -> dict[str, Any]:
         mean, std = ([0.0], [1.0]) if plain else (given["image_mean"], given["image_std"])
         return {"size": (int(sides[0]), int(sides[1])), "mean": tuple(mean), "std": tuple(std)}
     except (OSError, KeyError, TypeError, ValueError) as error:
-        hint = f"Its preprocessor_config.json does not say it ({type(error).__name__}: {_first_line(error)})"
+        hint = f"Its preprocessor_config.json does not say it ({type(error).__name__}: {first_line(error)})"
         wanted = "a model that says how large its pictures are and how they are standardised"
         raise EncoderError(must_be("teacher", "pretrain", wanted, spec), hint=hint) from error
 
 
 def _not_one(spec: str) -> str:
     return must_be("teacher", "pretrain", "a run, a timm name, or a vision model of transformers", spec)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager

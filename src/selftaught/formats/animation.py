@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
 from typing import Any
 
 import numpy as np
 
-from selftaught.errors import UnreadableError
+from selftaught.errors import UnreadableError, first_line
 from selftaught.formats.pictures import MAX_PIXELS
+from selftaught.formats.silence import silent
 
 EXTENSIONS = frozenset({".gif"})
 MAX_FRAMES = 100_000
@@ -60,14 +60,11 @@ def _opened(data: bytes) -> Any:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=["GIF", "WEBP"]) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise UnreadableError(f"the picture claims {picture.width} x {picture.height} pixels")
-                yield picture
+        with silent(), Image.open(io.BytesIO(data), formats=["GIF", "WEBP"]) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise UnreadableError(f"the picture claims {picture.width} x {picture.height} pixels")
+            yield picture
     except UnreadableError:
         raise
     except Exception as error:  # Pillow's readers raise what their bytes lead them to
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UnreadableError(f"corrupt or truncated animation: {reason}") from None
+        raise UnreadableError(f"corrupt or truncated animation: {first_line(error)}") from None

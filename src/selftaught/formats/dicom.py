@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import logging
 import math
 from typing import Any, NamedTuple
 
@@ -22,9 +21,10 @@ import numpy as np
 
 from selftaught.errors import DataError, UnreadableError
 from selftaught.formats import files
+from selftaught.formats.pictures import MAX_PIXELS
+from selftaught.formats.silence import silent
 
 EXTENSIONS = frozenset({".dcm", ".dicom"})
-MAX_PIXELS = 2**28  # of one frame
 MAX_FRAMES = 10**6
 START = 132  # bytes that tell a DICOM file
 WINDOWS = ("file", "none")
@@ -62,7 +62,8 @@ def look(path: str) -> Look:
     header = _header(source, stop_before_pixels=True, specific_tags=[*_SIZE, *_WHOSE])
     frames = _checked(header)[3]
     try:
-        whose = str(header.get("PatientID") or header.get("StudyInstanceUID") or "")
+        with silent():
+            whose = str(header.get("PatientID") or header.get("StudyInstanceUID") or "")
     except Exception as error:
         raise UnreadableError(f"broken DICOM header: {type(error).__name__}") from None
     digest = hashlib.blake2b(whose.encode("utf-8", "replace"), digest_size=16).hexdigest() if whose else ""
@@ -93,8 +94,9 @@ class Frame:
         """(Y, X, C), whole. Raises ``UnreadableError`` where the pixels are corrupt, or of a kind nobody can read."""
         pixels = self._stored()
         try:
-            kind = self.dataset.PhotometricInterpretation
-            found = self._shown(pixels)[..., None] if kind in _GRAY else self._coloured(pixels, kind)
+            with silent():
+                kind = self.dataset.PhotometricInterpretation
+                found = self._shown(pixels)[..., None] if kind in _GRAY else self._coloured(pixels, kind)
         except Exception as error:  # values of the header are converted here, and may be anything
             raise UnreadableError(f"broken DICOM header: {type(error).__name__}") from None
         if found.shape != self.shape:
@@ -108,7 +110,7 @@ class Frame:
         from pydicom.pixels.utils import pixel_array
 
         try:
-            with _silent():
+            with silent():
                 return pixel_array(self.dataset, index=self.index)
         except Exception as error:  # each codec has its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:120]  # the codec's own
@@ -191,8 +193,9 @@ def _number(value: Any) -> Any:
 def _checked(header: Any) -> tuple[int, int, int, int]:
     """(rows, columns, channels, frames). Raises ``UnreadableError`` for what holds no pictures, or claims too much."""
     try:  # values are converted when they are asked for
-        rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-        frames, kind = int(header.get("NumberOfFrames") or 1), str(header.get("PhotometricInterpretation") or "")
+        with silent():
+            rows, columns = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+            frames, kind = int(header.get("NumberOfFrames") or 1), str(header.get("PhotometricInterpretation") or "")
     except Exception as error:
         raise UnreadableError(f"broken DICOM header: {type(error).__name__}") from None
     if not (rows and columns and kind):
@@ -206,12 +209,10 @@ def _checked(header: Any) -> tuple[int, int, int, int]:
 def _header(source: Any, **options: Any) -> Any:
     try:
         import pydicom
-        import pydicom.config
     except ImportError:
         raise DataError("Reading DICOM takes pydicom.", hint="pip install 'selftaught[dicom]'") from None
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # warnings would quote values
     try:
-        with _silent():
+        with silent():  # warnings and logs quote values
             return pydicom.dcmread(source, **options)
     except OSError as error:
         raise UnreadableError(
@@ -219,19 +220,3 @@ def _header(source: Any, **options: Any) -> Any:
         ) from None
     except Exception as error:
         raise UnreadableError(f"broken DICOM header: {type(error).__name__}") from None
-
-
-@contextlib.contextmanager
-def _silent() -> Any:
-    """pydicom logs and warns with values of the header in its texts."""
-    import warnings
-
-    log = logging.getLogger("pydicom")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)

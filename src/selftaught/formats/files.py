@@ -8,6 +8,7 @@ any process reads any part with one look at the disk, and none has to hold the d
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import stat as modes
@@ -61,10 +62,10 @@ def stat(path: str) -> tuple[int, int]:
 def _newest(folder: str, facts: os.stat_result) -> tuple[int, int]:
     """(bytes of all files, the newest one's time): a Zarr store's chunks are rewritten without its folder changing."""
     found = [facts]
-    for here, _, names in os.walk(folder):
-        for name in names[: _LOOKED_AT - len(found)]:
-            with contextlib.suppress(OSError):
-                found.append(os.stat(os.path.join(here, name)))
+    paths = (os.path.join(here, name) for here, _, names in os.walk(folder) for name in names)
+    for path in itertools.islice(paths, _LOOKED_AT):
+        with contextlib.suppress(OSError):
+            found.append(os.stat(path))
     return sum(one.st_size for one in found), max(one.st_mtime_ns for one in found)
 
 

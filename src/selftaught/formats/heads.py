@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import simplejpeg
 
-from selftaught.errors import UnreadableError
+from selftaught.errors import UnreadableError, first_line
 from selftaught.formats import tiff
 
 SIGNATURES = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"BM", "bmp"), *tiff.SIGNATURES)
@@ -59,7 +59,7 @@ def read_head(data: bytes) -> Head:
     try:
         return _READERS[kind](data)
     except (struct.error, IndexError, ValueError, KeyError, ZeroDivisionError) as error:
-        raise UnreadableError(f"broken {kind} header: {_first_line(error)}") from None
+        raise UnreadableError(f"broken {kind} header: {first_line(error)}") from None
 
 
 def check_complete(data: bytes, head: Head) -> None:
@@ -69,7 +69,7 @@ def check_complete(data: bytes, head: Head) -> None:
         try:
             check(data)
         except (struct.error, IndexError, ValueError, KeyError) as error:
-            raise UnreadableError(f"truncated {head.kind}: {_first_line(error)}") from None
+            raise UnreadableError(f"truncated {head.kind}: {first_line(error)}") from None
 
 
 def _what(start: bytes) -> str:
@@ -81,10 +81,6 @@ def _what(start: bytes) -> str:
     if all(9 <= byte < 127 for byte in start):
         return f"holds text ({start[:12].decode('ascii', 'replace').strip()!r} …)"
     return f"starts with the bytes {start[:4].hex(' ')}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 # --- JPEG ---------------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.errors import DataError, UnreadableError
+from selftaught.errors import DataError, UnreadableError, first_line
 from selftaught.formats import files
 
 EXTENSIONS = frozenset({".nii", ".nii.gz"})
-LARGEST = 2**33  # bytes of an unpacked volume
+LARGEST = 2**32  # bytes of an unpacked volume
 _KEPT = 4  # volumes that a process keeps: slices of one are mostly asked for one after the other
 
 
@@ -43,18 +43,28 @@ def _volume(path: str, stamp: tuple[int, int]) -> np.ndarray:
     """(X, Y, Z, T) along anatomical axes."""
     import nibabel as nib
 
-    data = _inflated(files.read(path))
+    data = _inflated(files.read(path), _needed(_opened(_start(path), path)))
     try:
         image = nib.as_closest_canonical(_opened(data, path))
         values = np.asanyarray(image.dataobj)
     except UnreadableError:
         raise
     except Exception as error:
-        raise UnreadableError(f"truncated or corrupt NIfTI: {_first_line(error)}") from None
+        raise UnreadableError(f"truncated or corrupt NIfTI: {first_line(error)}") from None
     if values.dtype.kind not in "biuf":
         raise UnreadableError(f"holds values of type {values.dtype}, which are not pixels")
     values = values.astype(np.float32) if values.dtype == np.float64 else values
     return values.reshape(*values.shape[:3], -1)
+
+
+def _needed(image: Any) -> int:
+    """Bytes of the whole file once unpacked, as its header says: what comes after that is not unpacked."""
+    header = image.header
+    values = int(np.prod(header.get_data_shape(), dtype=object))
+    needed = int(image.dataobj.offset) + values * header.get_data_dtype().itemsize
+    if not 0 < needed <= LARGEST:
+        raise UnreadableError(f"claims {needed:,} bytes, more than {LARGEST:,}")
+    return needed
 
 
 def _opened(data: bytes, path: str) -> Any:
@@ -67,7 +77,7 @@ def _opened(data: bytes, path: str) -> Any:
     try:
         return kind.from_bytes(data)
     except Exception as error:
-        raise UnreadableError(f"no NIfTI volume: {_first_line(error)}") from None
+        raise UnreadableError(f"no NIfTI volume: {first_line(error)}") from None
 
 
 def _turned_shape(image: Any, path: str) -> tuple[int, ...]:
@@ -90,17 +100,13 @@ def _start(path: str) -> bytes:
     return _inflated(files.read(path, 2**16) if files.stat(path)[0] > 2**16 else files.read(path), 4096)
 
 
-def _inflated(data: bytes, most: int = LARGEST) -> bytes:
+def _inflated(data: bytes, most: int) -> bytes:
     if data[:2] != b"\x1f\x8b":
         return data
     try:
         return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data, most)
     except zlib.error as error:
-        raise UnreadableError(f"corrupt gzip: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UnreadableError(f"corrupt gzip: {first_line(error)}") from None
 
 
 def is_nifti(path: str) -> bool:

@@ -13,8 +13,6 @@ from selftaught.errors import UnreadableError
 from selftaught.formats import animation, dicom, files, heads, nifti, pictures, tiff
 
 EXTENSIONS = pictures.EXTENSIONS | dicom.EXTENSIONS | nifti.EXTENSIONS | animation.EXTENSIONS
-
-
 _TIFF = tuple(start for start, _ in tiff.SIGNATURES)
 
 

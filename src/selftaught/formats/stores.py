@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.errors import DataError, UnreadableError
+from selftaught.errors import DataError, UnreadableError, first_line
 
 HDF5, ZARR = frozenset({".h5", ".hdf5"}), frozenset({".zarr"})
 EXTENSIONS = HDF5 | ZARR
@@ -38,7 +38,7 @@ class Rows:
         except IndexError:
             raise
         except Exception as error:  # HDF5's filters and Zarr's codecs each have their own
-            raise UnreadableError(f"corrupt: {_first_line(error)}") from None
+            raise UnreadableError(f"corrupt: {first_line(error)}") from None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[...] if dtype is None else self[...].astype(dtype, copy=False)
@@ -85,7 +85,7 @@ def _hdf5(path: str) -> dict[str, Any]:
         file = h5py.File(path, "r", locking=False)
         return _datasets(file, h5py, "", {file["/"]})
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise UnreadableError(f"broken HDF5 file: {_first_line(error)}") from None
+        raise UnreadableError(f"broken HDF5 file: {first_line(error)}") from None
 
 
 def _datasets(group: Any, h5py: ModuleType, above: str, seen: set) -> dict[str, Any]:
@@ -115,12 +115,8 @@ def _zarr(path: str) -> dict[str, Any]:
             return {"": opened}
         return {name: one for name, one in sorted(opened.members(max_depth=None)) if isinstance(one, zarr.Array)}
     except Exception as error:  # zarr raises what its many parts raise: JSON, codecs, stores
-        raise UnreadableError(f"broken Zarr store: {_first_line(error)}") from None
+        raise UnreadableError(f"broken Zarr store: {first_line(error)}") from None
 
 
 def _missing(package: str, extra: str) -> DataError:
     return DataError(f"Reading this file takes {package}.", hint=f"pip install 'selftaught[{extra}]'")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -18,7 +18,8 @@ _FLATTEST = 2.0  # standard deviation of gray values below which there is nothin
 NEAR = 24.0  # mean difference of thumbnails, in gray values of 256, up to which pictures may be the same
 _THUMBNAIL = 16  # pixels
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
-_ROWS = 256  # compared at a time with all others
+_AT_ONCE = 2**26  # bytes compared at a time
+MOST = 100_000  # pairs, where nearly all are alike (frames of a film)
 
 
 def perceptual_hash(picture: UInt8[ndarray, "Y X 3"]) -> np.ndarray | None:
@@ -45,17 +46,20 @@ def near_pairs(
 ) -> tuple[Int[ndarray, "P 2"], Shaped[ndarray, " P"]]:
     """(row, row of ``others``) of all pairs that differ in at most ``most`` bits, and in how many; nearest first.
 
-    Without ``others`` each pair of ``hashes`` once.
+    Without ``others`` each pair of ``hashes`` once. From ``MOST`` pairs on no further rows are compared.
     """
     found, far = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
     against = hashes if others is None else others
-    for start in range(0, len(hashes), _ROWS):
-        differ = _BITS[hashes[start : start + _ROWS, None] ^ against[None]].sum(-1, dtype=np.int64)  # (rows, M)
+    some = max(1, _AT_ONCE // (8 * max(1, len(against))))
+    for start in range(0, len(hashes), some):
+        differ = _BITS[hashes[start : start + some, None] ^ against[None]].sum(-1, dtype=np.int16)  # (rows, M)
         rows, columns = np.nonzero(differ <= most)
         kept = columns > rows + start if others is None else slice(None)
         rows, columns = rows[kept], columns[kept]
         found.append(np.stack([rows + start, columns], axis=1))
-        far.append(differ[rows, columns])
+        far.append(differ[rows, columns].astype(np.int64))
+        if sum(map(len, found)) >= MOST:
+            break
     pairs, bits = np.concatenate(found), np.concatenate(far)
     order = np.argsort(bits, kind="stable")
     return pairs[order], bits[order]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selftaught.errors import ConfigError
 from selftaught.report.markup import Html, join, number, picture, table, tag
-from selftaught.report.page import head
+from selftaught.report.page import head, write
 from selftaught.report.training import section
 
 _PAIRS = 12  # that are shown
@@ -20,16 +18,8 @@ Cells = Mapping[str, bytes]  # PNG by the name of a sample
 
 
 def write_inspection(path: Path, found: Mapping[str, Any], cells: Cells, test_cells: Cells) -> Path:
-    """``found`` as ``selftaught inspect`` returns it. Raises ConfigError where it cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(render(found, cells, test_cells), encoding="utf-8", errors="replace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"The page {str(path)!r} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    """``found`` as ``selftaught inspect`` returns it. Raises RunError where the page cannot be written."""
+    return write(path, render(found, cells, test_cells))
 
 
 def render(found: Mapping[str, Any], cells: Cells, test_cells: Cells) -> str:

@@ -32,7 +32,7 @@ def write_report(run: str | Path) -> Path:
         hint = "A run folder is made by: selftaught pretrain DATA --out RUN"
         raise RunError(must_be("run", "report", "the folder of a run", str(run)), hint=hint)
     text = render(read_run(folder))
-    return _write(folder / "report.html", text.encode("utf-8", "replace"))
+    return write(folder / "report.html", text)
 
 
 def render(run: Run) -> str:
@@ -68,14 +68,14 @@ def head(title: str) -> Html:
     )
 
 
-def _write(path: Path, data: bytes) -> Path:
-    """Whole or not at all: a browser that reloads while a run goes on never sees half a page."""
+def write(path: Path, text: str) -> Path:
+    """Whole or not at all: a browser that reloads while a run goes on never sees half a page. Raises RunError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(data)
+        partial.write_bytes(text.encode("utf-8", "replace"))
         os.replace(partial, path)
     except OSError as error:
-        raise RunError(f"The report {str(path)!r} cannot be written: {error.strerror}.") from error
+        raise RunError(f"The page {str(path)!r} cannot be written: {error.strerror}.") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
