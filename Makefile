@@ -7,7 +7,7 @@ SOURCES := src tests benchmarks docs examples
 
 DATA ?= ../shared/data
 
-.PHONY: demo test test-all check format docs bench-methods clean
+.PHONY: demo test test-all torture check format docs bench-methods clean
 
 demo: $(STAMP)
 	$(BIN)/selftaught demo
@@ -17,6 +17,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600
+
+# A hundred kills at random moments; about half an hour on two cores.
+torture: $(STAMP)
+	$(BIN)/python -m tests.torture
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(SOURCES)

@@ -45,6 +45,7 @@ KEY = ("set", "method", "seed", "minutes", "encoder", "batch_size")  # of a row;
 DROPS = {name for name in catalog.names("method") if catalog.load("method", name)().needs().hides == "drop"}
 TEACHERS = {"distill": "simclr", "beit": "vq_vae"}  # run of the same time that a method is given as its teacher
 NEAR = (0.75, 1.3)  # of ``--minutes``, the start of the process included: fixed before the rows of 2026-11-23 were run
+NO_COLOUR = {("mnist10k", "colourisation"), ("mnist10k", "split_brain")}  # they learn from colours
 NOT_FOR_PICTURES = {"time_contrast": "a picture has no neighbour in time: the same as simclr"}
 
 
@@ -70,7 +71,8 @@ def main() -> None:
             for method in wanted:
                 encoder = "vit" if method in DROPS else options.encoder
                 key = (name, method, seed, options.minutes, encoder, options.batch_size)
-                if seed < seeds[name] and method not in NOT_FOR_PICTURES and key not in done:
+                fits = method not in NOT_FOR_PICTURES and (name, method) not in NO_COLOUR
+                if seed < seeds[name] and fits and key not in done:
                     for _ in range(3):
                         row: dict[str, Any] = {**dict(zip(KEY, key, strict=True))}
                         row |= measured(options, name, method, seed)

@@ -16,7 +16,7 @@ from selftaught.data.index import Index, build_index
 from selftaught.data.labels import read_labels
 from selftaught.data.place import cache_folder
 from selftaught.data.source import open_source
-from selftaught.errors import DataError, QuarantineError
+from selftaught.errors import DataError, QuarantineError, WriteError
 from selftaught.formats import arrays
 from tests.pictures_stand_in import Tiny, write_pictures
 
@@ -288,10 +288,10 @@ def test_unwritable_cache_is_one_sentence(tmp_path, monkeypatch):
     write_pictures(tmp_path / "data", 2)
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="index cannot be written") as caught:
+    with pytest.raises(WriteError, match="index cannot be written") as caught:
         index_of(tmp_path / "data")
     assert "SELFTAUGHT_CACHE" in caught.value.hint
-    with pytest.raises(DataError, match="arrays cannot be written"):
+    with pytest.raises(WriteError, match="arrays cannot be written"):
         index_of(np.zeros((3, 8, 8)))
 
 
@@ -346,6 +346,13 @@ def test_labels_of_arrays_with_names(tmp_path):
     assert read_labels(index_of(tmp_path / "a.npz"), np.array(["u", "u", "v", "w"])).values.tolist() == [0, 0, 1, 2]
 
 
+def test_names_of_samples_are_no_classes(tmp_path):
+    write_pictures(tmp_path, 3)
+    with pytest.raises(DataError, match="Each of the 3 labelled samples has a label of its own"):
+        read_labels(index_of(tmp_path), np.array(["u", "v", "w"])).refuse_names()
+    read_labels(index_of(tmp_path), np.array(["nan", "nan", "inf"])).refuse_names()  # words, where there are no numbers
+
+
 def test_bad_labels_get_one_sentence(tmp_path):
     write_pictures(tmp_path / "flat", 3)
     write_pictures(tmp_path / "one", 3, classes=1)
@@ -362,7 +369,11 @@ def test_bad_labels_get_one_sentence(tmp_path):
         (flat, str(tmp_path / "blank.csv"), "None of the 3 samples has a label", ""),
         (flat, str(tmp_path / "absent.csv"), "There is no label file", ""),
         (flat, np.zeros(2), "one value for each of the 3 samples", ""),
-        (flat, np.array([0.5, 1, 2]), "must be classes. Got real numbers", ""),
+        (flat, np.array([0.5, 1, 2]), "must be classes. Got real numbers such as 0.5", ""),
+        (flat, np.array([0, 1, np.nan]), "must be classes. Got real numbers such as nan", ""),
+        (flat, np.array([0, np.inf, 1]), "must be classes. Got real numbers such as inf", ""),
+        (flat, np.array(["0", "1", "nan"]), "'nan' is no class, but a label", "Leave it empty"),
+        (flat, np.array(["0", "-inf", "1"]), "'-inf' is no class, but a label", "Leave it empty"),
         (index_of(np.zeros((3, 8))), "y", "holds no labels 'y'", "Give (x, y)"),
     ]
     for index, spec, message, hint in expected:

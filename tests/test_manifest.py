@@ -195,3 +195,25 @@ def test_parquet_overwritten_anywhere_is_refused_or_read(tmp_path):
                 build_index(source, Image(), accept_unreadable=True)
             except DataError as error:
                 assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["../secret/x.png", "a/../../secret/x.png", "ABSOLUTE"])
+def test_a_table_reads_outside_of_its_folder_only_if_asked(tmp_path, monkeypatch, name):
+    for folder in ("mine", "secret", "mine/a"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(encoded(3))
+    name = str(tmp_path / "secret" / "x.png") if name == "ABSOLUTE" else name
+    (tmp_path / "mine" / "m.csv").write_text(f"path\nx.png\n{name}\n")
+    with pytest.raises(DataError, match=r"m.csv names files outside of its folder: '.*secret/x.png'") as refused:
+        open_source(tmp_path / "mine" / "m.csv", EXTENSIONS)
+    assert refused.value.hint == "If you know that table, --outside reads them."
+    monkeypatch.setenv("SELFTAUGHT_OUTSIDE", "1")
+    assert len(index_of(tmp_path / "mine" / "m.csv")) == 2
+
+
+def test_absolute_paths_within_the_folder_are_those_of_its_own_files(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(3))
+    (tmp_path / "m.csv").write_text(f"path\n{tmp_path / 'x.png'}\nnone\0.png\n")
+    index = build_index(open_source(tmp_path / "m.csv", EXTENSIONS), Image(), accept_unreadable=True)
+    assert index.column("path").tolist() == ["x.png"]
+    assert index.quarantine == [("none\0.png", "there is no such file")]

@@ -153,6 +153,10 @@ def test_solarise_at_128_and_at_the_middle_of_other_ranges():
         ((10, 1, 300, 3), "auto", (False, 2)),
         ((10, 8, 8, 8), "cyx", (False, 0)),
         ((10, 8, 8, 8), "yxc", (False, 2)),
+        ((13, 28, 28), "cyx", (True, 0)),
+        ((64, 48, 13), "yxc", (True, 2)),
+        ((64, 48, 3), "nyx", (False, None)),
+        ((10, 64, 48, 3), "nyx", (False, 2)),
     ],
 )
 def test_axes_of_arrays(shape, layout, expected):

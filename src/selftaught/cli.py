@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 from selftaught import catalog
 from selftaught.catalog import REQUIRED, Parameter
 from selftaught.errors import ConfigError, Interrupted, RequestError, SelftaughtError, WorkerError, nearest
+from selftaught.formats import files
 
 ORDER = (
     "demo", "inspect", "pretrain", "diagnose", "evaluate", "embed", "outliers", "energy", "generate", "report", "run",
     "methods", "modalities", "encoders",
 )  # fmt: skip
-EVERYWHERE = ("json", "debug", "trust", "help")
+EVERYWHERE = ("json", "debug", "trust", "outside", "help")
 Options = dict[str, dict[str, str]]  # group -> option -> value as typed
 
 
@@ -39,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch loads: its C++ side warns of what is meant so
     debug = "--debug" in words
-    if "--trust" in words:
-        os.environ[catalog.TRUST] = "1"  # of this process and its workers
+    for flag, name in (("--trust", catalog.TRUST), ("--outside", files.OUTSIDE)):
+        if flag in words:
+            os.environ[name] = "1"  # of this process and its workers
     try:
-        return _run([word for word in words if word not in ("--debug", "--trust")])
+        return _run([word for word in words if word not in ("--debug", "--trust", "--outside")])
     except SelftaughtError as error:
         return _complain(error, debug)
     except KeyboardInterrupt:
@@ -114,6 +116,7 @@ def parser_of(name: str, parameters: Sequence[Parameter]) -> argparse.ArgumentPa
     parser.add_argument("--json", action="store_true", default=False, help="print the result as JSON")
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--trust", action="store_true", help="run code that a run's folder names (my_file.py:MyMethod)")
+    parser.add_argument("--outside", action="store_true", help="read files that a table names outside of its folder")
     return parser
 
 
@@ -211,7 +214,7 @@ def _overview() -> str:
     names = sorted(catalog.commands(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     lines = [f"  {name:<12}{(_docstring(name) or '').splitlines()[0]}" for name in names]
     return "\n".join([
-        "usage: selftaught COMMAND … [--json] [--debug] [--trust]",
+        "usage: selftaught COMMAND … [--json] [--debug] [--trust] [--outside]",
         "",
         "Learns from your unlabelled data, says whether it works, and measures what it was worth.",
         "",

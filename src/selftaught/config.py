@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from selftaught import catalog
 from selftaught.catalog import REQUIRED, Parameter
-from selftaught.errors import ConfigError, must_be, nearest
+from selftaught.errors import ConfigError, OutOfMemory, cannot_write, first_line, is_out_of_memory, must_be, nearest
 
 SPECIAL = {"moco", "distill", "dino"}  # methods that "auto" may come to mean besides the modalities' own
 SCHEMA = 1  # of run.yaml
@@ -38,7 +38,16 @@ def command(function: Function) -> Function:
         places = [one.name for one in parameters if one.positional]
         if len(args) > len(places):
             raise ConfigError(f"{function.__name__} takes {len(places)} positional arguments. Got {len(args)} instead.")
-        return function(**resolve(function.__name__, parameters, {**dict(zip(places, args, strict=False)), **given}))
+        request = resolve(function.__name__, parameters, {**dict(zip(places, args, strict=False)), **given})
+        try:
+            return function(**request)
+        except OSError as error:
+            raise (cannot_write(error) or error) from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "Try a smaller --batch-size, fewer --workers or a smaller --encoder."
+            raise OutOfMemory(f"There is not enough memory ({first_line(error)}).", hint=hint) from error
 
     return checked  # type: ignore[return-value]
 
@@ -190,8 +199,11 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 def save_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Written whole or not at all."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(to_yaml(values), encoding="utf-8")
-    fresh.replace(path)
+    try:
+        fresh.write_text(to_yaml(values), encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

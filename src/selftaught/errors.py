@@ -13,8 +13,10 @@
     ├── UnreadableError             1   one file or item that cannot be read (quarantined, not fatal)
     ├── QuarantineError             1   more than the accepted share of the data cannot be read
     ├── CheckpointError             1   a checkpoint that cannot be written, or none that can be read
+    ├── WriteError                  1   any other file that cannot be written: a full disk, a limit, no permission
     ├── WorkerError                 1   a loader process or a rank died
     ├── DivergedError               1   the loss is not finite
+    ├── OutOfMemory                 1   a step takes more memory than there is
     └── Interrupted                 130 stopped by a signal, after a checkpoint
 
 One sentence form: *The 'temperature' parameter of SimCLR must be a float in (0, inf). Got 0 instead.* Then a hint.
@@ -23,6 +25,8 @@ One sentence form: *The 'temperature' parameter of SimCLR must be a float in (0,
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -85,12 +89,24 @@ class CheckpointError(SelftaughtError):
     """A checkpoint cannot be written, or none of those there can be read."""
 
 
+class WriteError(SelftaughtError):
+    """A file cannot be written: the disk is full, a limit is reached, or it may not be written to."""
+
+
 class WorkerError(SelftaughtError):
     """A loader process or another rank died."""
 
 
 class DivergedError(SelftaughtError):
     """The loss is not finite; names the step, whose batch is replayable from (seed, step)."""
+
+
+class OutOfMemory(SelftaughtError):
+    """A step takes more memory than there is. ``fits``: samples of which one does not; 0 where that is not known."""
+
+    def __init__(self, message: str, *, hint: str = "", fits: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.fits = fits
 
 
 class Interrupted(SelftaughtError):
@@ -101,7 +117,24 @@ class Interrupted(SelftaughtError):
 
 def first_line(error: Exception) -> str:
     """What somebody else's error says, as a part of a sentence of ours: its first line, or else its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(".")
+
+
+def cannot_write(error: OSError) -> WriteError | None:
+    """The error for a full disk and its like; None for another one."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return None
+    where = f" {error.filename!r}" if error.filename else ""
+    hint = "What was there before still stands. Make room, then give the same command again."
+    return WriteError(f"A file{where} cannot be written: {os.strerror(error.errno)}.", hint=hint)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether something failed for want of memory: of an accelerator, or of the machine. Knows torch's words for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("can't allocate memory", "out of memory", "cannot allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def must_be(name: str, caller: str, constraint: str, got: object) -> str:
@@ -109,10 +142,10 @@ def must_be(name: str, caller: str, constraint: str, got: object) -> str:
     return f"The {name!r} parameter of {caller} must be {constraint}. Got {got!r} instead."
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The hint ``Did you mean 'simclr'?``, or "" when no name is close."""
+def nearest(name: str, names: Iterable[str], *, least: float = 0.6) -> str:
+    """The hint ``Did you mean 'simclr'?``, or "" when no name is so close (``least``, of 1 for the same name)."""
     known = sorted(names)
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=least)
     return f"Did you mean {close[0]!r}?" if close else ""
 
 

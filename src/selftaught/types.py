@@ -275,6 +275,7 @@ class Method(nn.Module):
     family: ClassVar[str] = ""  # "contrastive", "non-contrastive", …: the heading in ``selftaught methods``
     couples: ClassVar[bool] = False  # True = samples meet in the loss: accumulation runs ``forward`` twice
     minimum_batch: ClassVar[int] = 2  # the fewest samples that there is anything to learn from
+    remembers: ClassVar[bool] = False  # True = it keeps something for every sample, so there must be a list of them
     small_batches: ClassVar[bool] = False  # True = each sample is learned from by itself: more and smaller steps pay
     samples: int = 0
     pretext: Mapping[str, int] = MappingProxyType({})

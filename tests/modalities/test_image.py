@@ -13,7 +13,9 @@ import pytest
 import simplejpeg
 import torch
 
+from selftaught.data.index import build_index
 from selftaught.data.keys import generator
+from selftaught.data.source import open_source
 from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError
 from selftaught.formats.pictures import Picture
 from selftaught.methods.base import two_views
@@ -394,3 +396,21 @@ def test_a_state_of_an_earlier_version_is_read():
     other = Image()
     other.load_state(saved)
     assert other.shape() == image.shape() and other.advice(PLAN[:1]) == []
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("cyx", (13, 30, 40)), ("yxc", (30, 40, 13))])
+def test_files_of_arrays_are_pictures_of_many_channels_where_the_layout_says_so(tmp_path, layout, shape):
+    """As satellites' and microscopes' tools save them, one picture a file."""
+    rng, image = np.random.default_rng(0), Image(layout=layout)
+    stored = [rng.integers(0, 4000, shape, dtype=np.uint16) for _ in range(3)]
+    for number, array in enumerate(stored):
+        np.save(tmp_path / f"{number}.npy", array)
+    index = build_index(open_source(tmp_path, image.extensions), image, tmp_path / "cache")
+    assert len(index) == 3
+    samples = [image.read(index.item(row)) for row in range(3)]
+    expected = stored[1] if layout == "yxc" else stored[1].transpose(1, 2, 0)
+    assert np.array_equal(samples[1].data, expected)
+    image.fit(samples)
+    assert image.channels == 13 and image.dtype == "uint16"
+    plain = build_index(open_source(tmp_path, image.extensions), Image(), tmp_path / "cache")
+    assert len(plain) == 3 * shape[0], "another layout is another index"

@@ -42,6 +42,7 @@ class Measuring:
         self.labels = read_labels(self.samples.index, labels, self.samples.source)
         if test is not None:
             self._add_test(test, labels, accept_unreadable)
+        self.labels.refuse_names()
 
     @property
     def index(self) -> Index:

@@ -27,6 +27,20 @@ def refuse_missing(method: Method, request: Mapping[str, Any]) -> None:
         raise MethodError(f"{title} learns from labels, and there are none.", hint=hint)
 
 
+def refuse_stream(method: Method, request: Mapping[str, Any]) -> None:
+    """What takes a list of all samples, where they come in from elsewhere and there is none."""
+    title = type(method).__name__
+    hint = "Copy the shards to this machine: there they are listed."
+    if method.remembers:
+        raise MethodError(f"{title} keeps something for every sample, and a stream has no list of them.", hint=hint)
+    if method.needs().labels or any(group.companion for group in method.needs().plan):
+        what = "labels" if method.needs().labels else "neighbours in time"
+        raise MethodError(f"{title} learns from {what}, which a stream does not give.", hint=hint)
+    for name in ("balance", "weights", "cache_gb"):
+        if request[name]:
+            raise MethodError(f"The {name!r} parameter is for data on this machine, and these are streamed.", hint=hint)
+
+
 def refuse(method: Method, encoder: Any, modality: Any, plan: Plan, name: str) -> None:
     """An encoder, called ``name``, that cannot take the views' sizes, or do what the method asks of it."""
     needs, title = method.needs(), type(method).__name__

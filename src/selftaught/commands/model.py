@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from selftaught import catalog
+from selftaught.commands import saved
 from selftaught.commands.run import Run
-from selftaught.errors import RunError, UnreadableError
-
-SCHEMA = 1  # of encoder/config.json
+from selftaught.errors import RunError, UnreadableError, first_line
 
 
 class Model:
@@ -80,21 +77,23 @@ def load(run: str | os.PathLike[str], *, encoder: Any = None) -> Model:
 
 def load_encoder(folder: Path, module: Any = None) -> Model:
     """From a folder that ``save_encoder`` wrote. ``module``: the user's own, for an encoder that was one."""
-    from safetensors.torch import load_file
-
     from selftaught.encoders import make
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    encoder = make(config["encoder"] if module is None else module, config["encoder"]["shape"])
-    encoder.load_state_dict(load_file(folder / "model.safetensors"))
-    saved = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
-    return Model(encoder, load_modality(saved, said_by=folder), folder, config)
+    config = saved.read_config(folder)
+    preprocessing = saved.read_beside(folder, "preprocessing", config)
+    try:
+        encoder = make(config["encoder"] if module is None else module, config["encoder"]["shape"])
+        modality = load_modality(preprocessing, said_by=folder)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"The encoder in {folder} lacks what it takes to load it: {first_line(error)}.") from None
+    saved.load_weights(encoder, folder, config)
+    return Model(encoder, modality, folder, config)
 
 
-def load_modality(saved: Mapping[str, Any], *, said_by: Path | None = None) -> Any:
+def load_modality(said: Mapping[str, Any], *, said_by: Path | None = None) -> Any:
     """A modality as ``modality_state`` described it; ``said_by``: in which folder, if that must be trusted first."""
-    modality = catalog.load("modality", saved["name"], said_by=said_by)(**saved["options"])
-    modality.load_state(saved["state"])
+    modality = catalog.load("modality", said["name"], said_by=said_by)(**said["options"])
+    modality.load_state(said["state"])
     return modality
 
 
@@ -104,16 +103,5 @@ def modality_state(name: str, options: Mapping[str, Any], modality: Any) -> dict
 
 
 def save_encoder(folder: Path, encoder: Any, preprocessing: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """config.json, model.safetensors and preprocessing.json, all or nothing: the folder gets its name last."""
-    from safetensors.torch import save_file
-
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    config = {"schema": SCHEMA, "encoder": encoder.config(), **facts}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in encoder.state_dict().items()}
-    save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
-    (fresh / "preprocessing.json").write_text(json.dumps(preprocessing, indent=1), encoding="utf-8")
-    (fresh / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)
+    """config.json, model.safetensors and preprocessing.json, all or nothing."""
+    saved.save_folder(folder, encoder, {"encoder": encoder.config(), **facts}, preprocessing=preprocessing)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 
 from selftaught import catalog
+from selftaught.commands import saved
 from selftaught.commands.model import Model, load
 from selftaught.commands.run import Run
 from selftaught.commands.views import change_plan
@@ -19,21 +18,10 @@ from selftaught.errors import RunError
 from selftaught.train.task import Task
 from selftaught.types import Plan
 
-SCHEMA = 1  # of parts/method/config.json
-
 
 def save_method(folder: Path, method: Any, facts: Mapping[str, Any]) -> None:
-    """config.json and model.safetensors, all or nothing: the folder gets its name last."""
-    from safetensors.torch import save_file
-
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
-    save_file(tensors, fresh / "model.safetensors", metadata={"format": "pt"})
-    (fresh / "config.json").write_text(json.dumps({"schema": SCHEMA, **facts}, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.replace(folder)
+    """config.json and model.safetensors, all or nothing."""
+    saved.save_folder(folder, method, facts)
 
 
 def method_of(run: Run) -> tuple[str, dict[str, Any]]:
@@ -55,8 +43,6 @@ def load_task(run: str | os.PathLike[str], model: Model | None = None) -> Task:
 
     ``model``: the run's encoder, where it was loaded already.
     """
-    from safetensors.torch import load_file
-
     opened, model = Run.open(run), model or load(run)
     folder = opened.folder / "parts" / "method"
     if not (folder / "config.json").is_file():
@@ -64,7 +50,7 @@ def load_task(run: str | os.PathLike[str], model: Model | None = None) -> Task:
         raise RunError(f"The run {os.fspath(run)!r} holds no weights of its method.", hint=hint)
     name, options = method_of(opened)
     method = catalog.load("method", name, said_by=opened.folder)(**options)
-    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    facts = saved.read_config(folder)
     method.samples, method.pretext = facts["samples"], model.modality.pretext
     encoders: dict[str, Any] = {"encoder": model.encoder}
     if (teacher := opened.config["request"].get("teacher")) is not None:
@@ -73,5 +59,5 @@ def load_task(run: str | os.PathLike[str], model: Model | None = None) -> Task:
         encoders["teacher"] = make_teacher(os.fspath(teacher), model.modality)
     with torch.random.fork_rng(devices=[]):
         method.build(encoders)
-    method.load_state_dict(load_file(folder / "model.safetensors"))
+    saved.load_weights(method, folder, facts)
     return Task(encoders, method, model.modality.normalise).eval()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selftaught.commands.files import whole
 from selftaught.types import Batch, Modality
 
 CELL = 96  # pixels, at most, of one picture in a grid
@@ -90,5 +91,6 @@ def _write(path: Path, lines: Sequence[Sequence[np.ndarray]]) -> Path:
             canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
         top += height
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", canvas[..., ::-1])[1].tobytes())
+    with whole(path) as fresh:  # what is there is not made again by a run that goes on
+        fresh.write_bytes(cv2.imencode(".png", canvas[..., ::-1])[1].tobytes())
     return path

@@ -19,17 +19,23 @@ from selftaught.commands import choices, misfits, start
 from selftaught.commands.encoder_choice import EncoderChoice
 from selftaught.commands.model import load_modality, modality_state
 from selftaught.commands.run import Run
-from selftaught.commands.samples import hold_out, measure, open_samples, read_again
+from selftaught.commands.samples import TOO_FEW, hold_out, measure, open_samples, read_again
 from selftaught.commands.start import Start
 from selftaught.commands.teachers import teacher as make_teacher
 from selftaught.commands.views import change_plan
-from selftaught.data import shares
+from selftaught.data import lanes, shares
 from selftaught.data.index import Index
+from selftaught.data.kept import Decoded
 from selftaught.data.keys import stream_key
 from selftaught.data.labels import read_labels
+from selftaught.data.lanes import Lanes
 from selftaught.data.loader import Loader, Order
+from selftaught.data.place import cache_folder
+from selftaught.data.stream import Stream, is_stream, open_stream
+from selftaught.data.streaming import StreamLoader
 from selftaught.encoders import make
-from selftaught.errors import RunError
+from selftaught.errors import RunError, must_be
+from selftaught.formats import arrays
 from selftaught.train.devices import find_device, launched, refuse_devices
 from selftaught.types import Method, Plan
 
@@ -48,6 +54,7 @@ class Preparation:
         self.unreadable: list[tuple[str, str]] = []
         self.labels: np.ndarray | None = None  # (N,) class numbers: watched, learned from by supervised methods alone
         self.method: Method | None = None
+        self.most = 0  # samples of which a step takes all memory that there is; 0 = not met yet
         self.start = self._start() if request["from_"] is not None and not before else None
         self.choice = EncoderChoice(request, self.saved, self.start, self.derived)
         self.adopted = False  # whether the method goes on with weights of the starting run
@@ -65,33 +72,66 @@ class Preparation:
     def open_data(self) -> None:
         """Index, modality, training rows. Heads of files are read, no pixels."""
         accept = self.request["accept_unreadable"]
+        self.stream = self._open_stream()
+        data = self.request["data"] if self.stream is None else self.stream.look
         if self.saved:
             known = self.saved["preprocessing"]
             asked = self.request["modality"]["name"] == known["name"]
             modality = load_modality(known, said_by=None if asked else self.out)
-            self.samples = read_again(self.request["data"], modality, accept_unreadable=accept)
+            self.samples = read_again(data, modality, accept_unreadable=accept)
             self._refuse_changed_data()
         elif self.start is not None:
             modality = self.start.modality(self.request["modality"])
-            self.samples = read_again(self.request["data"], modality, accept_unreadable=accept)
+            self.samples = read_again(data, modality, accept_unreadable=accept)
         else:
-            self.samples = open_samples(self.request["data"], self.request["modality"], accept_unreadable=accept)
+            self.samples = open_samples(data, self.request["modality"], accept_unreadable=accept)
         self.unreadable += self.samples.index.quarantine
         if self.method is None:
             self._choose_method()
-        self.train_rows, self.held_rows = hold_out(len(self.samples.index), self.request["seed"])
-        self.index = self.samples.index.select(self.train_rows)
+        self._hold_out()
         self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
         self._read_labels()
         self.shares = self._shares()
+
+    def _open_stream(self) -> Stream | None:
+        """Shards elsewhere, with a look at their first samples; None for data on this machine, or copied to it."""
+        if not is_stream(self.request["data"]):
+            return None
+        asked = self.request["modality"]["name"]
+        names = catalog.names("modality") if asked == "auto" else [asked]
+        wanted = frozenset().union(*(catalog.load("modality", name).extensions for name in names))
+        return open_stream(self.request["data"], wanted - arrays.EXTENSIONS)
+
+    def _hold_out(self) -> None:
+        """Training rows and those for health. Of a stream, those that were looked at are all held out."""
+        assert self.method is not None
+        count = len(self.samples.index)
+        if self.stream is None:
+            self.train_rows, self.held_rows = hold_out(count, self.request["seed"])
+        else:
+            misfits.refuse_stream(self.method, self.request)
+            self.train_rows = np.arange(count)
+            self.held_rows = np.arange(count if count >= TOO_FEW else 0)
+        self.index = self.samples.index.select(self.train_rows)
+
+    @property
+    def count(self) -> int:
+        """Samples to learn from; of a stream, about."""
+        return len(self.index) if self.stream is None else self.stream.samples
+
+    @property
+    def fingerprint(self) -> str:
+        return self.samples.fingerprint if self.stream is None else self.stream.fingerprint
 
     @property
     def modality(self) -> Any:
         return self.samples.modality
 
     def _refuse_changed_data(self) -> None:
-        if self.samples.fingerprint == self.saved["fingerprint"]:
+        if self.fingerprint == self.saved["fingerprint"]:
             return
+        if self.stream is not None:
+            raise RunError(f"The shards changed since the run {self.out} was started.", hint="Choose another --out.")
         if not self.request["changed_data"]:
             hint = "--changed-data goes on with the run's own list of samples; another --out starts afresh."
             raise RunError(f"The data changed since the run {self.out} was started.", hint=hint)
@@ -122,6 +162,7 @@ class Preparation:
     def _make_method(self, group: dict[str, Any]) -> Method:
         name, options = group["name"], {key: value for key, value in group.items() if key != "name"}
         method = catalog.load("method", name)(**options)
+        self._method_group = group
         self.derived.add("method", name)
         misfits.refuse_missing(method, self.request)
         return method
@@ -130,6 +171,7 @@ class Preparation:
         """Labels that fit no sample, before anything is written."""
         if self.request["labels"] is not None:
             found = read_labels(self.samples.index, self.request["labels"], self.samples.source)
+            found.refuse_names()
             self.labels = found.values
 
     def _shares(self) -> np.ndarray | None:
@@ -145,7 +187,7 @@ class Preparation:
         assert self.method is not None
         return choices.batch_size(
             self.request["batch_size"],
-            len(self.index),
+            self.count,
             device=device,
             devices=devices,
             accumulate=self.request["accumulate"],
@@ -158,13 +200,34 @@ class Preparation:
         assert self.method is not None
         self.device, self.devices = device, devices
         size = self._batch_size(device, devices)
+        size = min(size, self.most // self.request["accumulate"] * self.request["accumulate"] or size)
         alone = ", each learned from by itself" if self.method.small_batches else ""
-        reason = "" if self.request["batch_size"] else f"for {len(self.index):,} samples on {self.device}{alone}"
+        reason = "" if self.request["batch_size"] else f"for {self.count:,} samples on {self.device}{alone}"
+        reason = f"{reason}; more does not fit its memory" if self.most and reason else reason
         self.derived.add("batch_size", self.saved["derived"]["batch_size"] if self.saved else size, reason)
         size = self.derived.values["batch_size"]
-        self.order = Order(len(self.index), size, self.request["seed"], shares=self.shares)
+        self.order = Order(self.count, size, self.request["seed"], shares=self.shares)
+        if self.stream is not None:
+            self.lanes = self._lanes(self.stream, size)
         self.workers, why = choices.workers(self.request["workers"], self.device, self.devices)
         self.derived.add("workers", self.workers, why)
+
+    def _lanes(self, stream: Stream, size: int) -> Lanes:
+        """How the shards are dealt out, fixed at the start of a run."""
+        shards, before = len(stream.shards), self.saved["derived"] if self.saved else {}
+        count = before.get("lanes") or lanes.choose(shards, size, self.devices)
+        if count % self.devices:
+            wrong = must_be("devices", "pretrain", f"a number that divides the run's {count} lanes", self.devices)
+            raise RunError(wrong)
+        block = before.get("block") or stream.block(count // self.devices)
+        self.derived.add("lanes", count, f"for {shards:,} shards and batches of {size}")
+        self.derived.add("block", block, f"neighbours of about {stream.mean:,} bytes that are shuffled in memory")
+        return Lanes(shards, count, size, self.request["seed"], block)
+
+    def start_over(self, most: int) -> None:
+        """After a first step that did not fit: a new method, as at the start, and batches of at most ``most``."""
+        self.most = most
+        self.method = self._make_method(self._method_group)
 
     # --- what learns ---------------------------------------------------------------------------------------------
 
@@ -183,7 +246,7 @@ class Preparation:
             self.encoders: dict[str, Any] = {"encoder": self.encoder}
             if self.request["teacher"] is not None:
                 self.encoders["teacher"] = make_teacher(os.fspath(self.request["teacher"]), self.modality)
-            self.method.samples, self.method.pretext = len(self.index), self.modality.pretext
+            self.method.samples, self.method.pretext = self.count, self.modality.pretext
             self.method.build(self.encoders)
             if self.start is not None:
                 self.adopted = self.start.adopt(self.method, self.derived.values["method"])
@@ -216,8 +279,24 @@ class Preparation:
         """What the loop asks for: this rank's share of batches start, …, stop - 1."""
         return functools.partial(self.loader, rank=rank, world=world)
 
-    def loader(self, start: int, stop: int, *, rank: int = 0, world: int = 1) -> Loader:
+    def loader(self, start: int, stop: int, *, rank: int = 0, world: int = 1) -> Loader | StreamLoader:
         """The views of batches start, …, stop - 1."""
+        if self.stream is not None:
+            return StreamLoader(
+                self.stream,
+                self.lanes,
+                self.modality,
+                self.plan,
+                rank=rank,
+                world=world,
+                workers=self.workers,
+                start=start,
+                stop=stop,
+                unreadable=self.unreadable,
+                accept_unreadable=self.request["accept_unreadable"],
+                pin_memory=self.device == "cuda",
+                give_way=self.device == "cpu",
+            )
         return Loader(
             self.index,
             self.modality,
@@ -233,7 +312,14 @@ class Preparation:
             accept_unreadable=self.request["accept_unreadable"],
             pin_memory=self.device == "cuda",
             give_way=self.device == "cpu",
+            kept=self.kept,
         )
+
+    @functools.cached_property
+    def kept(self) -> Decoded | None:
+        """Where this process keeps decoded training samples, if it is to."""
+        gigabytes = self.request["cache_gb"]
+        return Decoded(len(self.index), gigabytes, cache_folder() / "decoded") if gigabytes else None
 
     def lr_share(self) -> float:
         """Of the usual rate, for an encoder that is not new."""

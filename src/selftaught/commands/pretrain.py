@@ -58,6 +58,7 @@ def pretrain(
     devices: Annotated[int | None, "in [1, 4096]", "processes, or accelerators"] = None,
     precision: Annotated[str, "one of auto, fp32, bf16", "arithmetic; auto = bf16 where the hardware has it"] = "auto",
     workers: Annotated[int | None, "in [0, 4096]", "processes that read data, per device"] = None,
+    cache_gb: Annotated[float, "in [0, inf)", "decoded samples to keep for later epochs, 10^9 bytes a device"] = 0.0,
     accept_unreadable: Annotated[bool, "", "go on although more than 5 % cannot be read"] = False,
     resume: Annotated[str, "one of auto, never, must", "go on with the run at --out"] = "auto",
     changed_data: Annotated[bool, "", "go on although the data changed; the run keeps its list of samples"] = False,
@@ -101,6 +102,8 @@ def pretrain(
 def _is_missing(path: str) -> bool:
     """Neither there nor a pattern of several, which the front door knows."""
     file = path.split("::")[0]
+    if "://" in path:
+        return False
     return not Path(file).expanduser().exists() and not any(mark in file for mark in "*?[{")
 
 

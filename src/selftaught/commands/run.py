@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import platform
 import shlex
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import config
-from selftaught.errors import RunError, must_be
+from selftaught.commands.saved import read_json, refuse_version
+from selftaught.errors import RunError, first_line, must_be
 
 PACKAGES = (
     "selftaught",
@@ -27,8 +27,9 @@ PACKAGES = (
     "pyarrow",
     "scikit-learn",
 )
+WRITTEN = ("schema", "derived", "request", "preprocessing", "fingerprint")  # what every run.yaml holds
 # What may change when a run goes on: the result stays the same, or the same to rounding (devices).
-FREE = ("resume", "preview", "quiet", "config", "workers", "changed_data", "accept_unreadable", "devices")
+FREE = ("resume", "preview", "quiet", "config", "workers", "cache_gb", "changed_data", "accept_unreadable", "devices")
 
 
 class Speaker:
@@ -63,8 +64,15 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """run.yaml: ``request`` as resolved, ``derived`` values, ``reasons`` for them."""
-        return config.read_yaml(self.folder / "run.yaml")
+        """run.yaml: ``request`` as resolved, ``derived`` values, ``reasons`` for them. Raises RunError, ConfigError."""
+        path = self.folder / "run.yaml"
+        found = config.read_yaml(path)
+        refuse_version(path, found.get("schema"), config.SCHEMA)
+        if missing := [name for name in WRITTEN if name not in found]:
+            raise RunError(
+                f"{path} is incomplete: it lacks {', '.join(missing)}.", hint="Copy it again, or train again."
+            )
+        return found
 
     @property
     def health(self) -> dict[str, Any]:
@@ -87,7 +95,10 @@ class Run:
         if not path.is_file():
             return []
         with path.open(newline="", encoding="utf-8") as lines:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
+            try:
+                return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
+            except (ValueError, TypeError, csv.Error) as error:
+                raise RunError(f"{path} is broken: {first_line(error)}.") from None
 
     @property
     def finished(self) -> bool:
@@ -108,7 +119,7 @@ class Run:
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
 
 def check_place(out: str | os.PathLike[str], request: Mapping[str, Any], resume: str) -> Run | None:
@@ -126,7 +137,9 @@ def check_place(out: str | os.PathLike[str], request: Mapping[str, Any], resume:
             )
     elif resume == "must":
         raise RunError(f"There is no run to resume at {path}.", hint="Leave out --resume must to start it.")
-    elif path.is_dir() and {each.name for each in path.iterdir()} - {"lock"}:
+    elif path.is_dir() and any(
+        each.name != "lock" and not each.name.startswith(".run.yaml.") for each in path.iterdir()
+    ):
         raise RunError(f"{path} is not empty and holds no run.", hint="Choose another --out, or empty it.")
     else:
         run = None
@@ -136,10 +149,6 @@ def check_place(out: str | os.PathLike[str], request: Mapping[str, Any], resume:
 
 def _refuse_other(run: Run, request: Mapping[str, Any]) -> None:
     saved = run.config
-    if saved.get("schema") != config.SCHEMA:
-        raise RunError(
-            f"{run.folder} was written by another version (schema {saved.get('schema')}, not {config.SCHEMA})."
-        )
     old, new = ({key: value for key, value in one.items() if key not in FREE} for one in (saved["request"], request))
     different = config.differences(old, {**new, "out": old.get("out")})
     if different:

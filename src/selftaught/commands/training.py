@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 
@@ -30,7 +31,8 @@ from selftaught.data.loader import once
 from selftaught.diagnostics.best import Best
 from selftaught.diagnostics.held_out import batches_of
 from selftaught.diagnostics.watch import Watch
-from selftaught.errors import CheckpointError
+from selftaught.errors import CheckpointError, OutOfMemory
+from selftaught.train import room
 from selftaught.train.checkpoint import Store, lock, write_text
 from selftaught.train.fabric import make_fabric
 from selftaught.train.loop import Result, Settings, Task, fit
@@ -44,6 +46,27 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
     """Trains as asked, and writes everything that a run holds. ``began``: when the command did, for ``--minutes``."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what we say ourselves
     fabric = make_fabric(devices=parts.request["devices"], precision=_precision(parts))
+    while True:
+        try:
+            return _train(parts, fabric, say, began)
+        except OutOfMemory as error:
+            if not _may_shrink(parts, error):
+                raise
+            say(f"note: {error} {error.fits:,} fit: starting over with these.")
+            shutil.rmtree(parts.out / "checkpoints", ignore_errors=True)  # of step 0, with another batch size
+            parts.start_over(error.fits)
+        room.release()  # here, not above: the error's frames hold what did not fit
+
+
+def _may_shrink(parts: Preparation, error: OutOfMemory) -> bool:
+    """Where nobody asked for a size, nothing was learned yet, and the encoder can be made anew."""
+    store = Store(parts.out / "checkpoints")
+    new = not parts.saved and set(store.steps()) <= {0}
+    own = not isinstance(parts.request["encoder"], dict)  # a module of the user's
+    return bool(error.fits) and parts.request["batch_size"] is None and new and not own
+
+
+def _train(parts: Preparation, fabric: Any, say: Speaker, began: float) -> Run:
     parts.choose_batch(device=fabric.device.type, devices=fabric.world_size)
     parts.precision()
     steps, minutes = parts.schedule()
@@ -120,7 +143,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
             callbacks=[cast(Any, each) for each in (watch, best) if each],
             metrics=MetricsFile(out / "metrics.csv", tensorboard=out / "tensorboard") if watch else None,
             progress=make_progress() if watch and not request["quiet"] else None,
-            sweep=lambda: once(parts.index, parts.modality, workers=parts.workers),
+            sweep=lambda: once(parts.index, parts.modality, workers=parts.workers, kept=parts.kept),
         )
         if watch:
             shown.write(parts, task, fabric.device)
@@ -135,15 +158,19 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
 
 
 def _write_start(parts: Preparation, fabric: Any) -> None:
-    """Everything known before step 0. A run that goes on keeps what it started with."""
+    """Everything known before step 0. A run that goes on keeps what it started with.
+
+    run.yaml comes first: without it nobody could tell what the folder of a run that was killed here is.
+    """
     out = parts.out
+    if not parts.saved:
+        _write_run(parts, {})
     if not (out / "index.arrow").exists():
         parts.samples.index.save(out / "index.arrow")
-    facts = environment(str(fabric.device), torch.get_num_threads(), fabric.world_size, parts.samples.fingerprint)
+    facts = environment(str(fabric.device), torch.get_num_threads(), fabric.world_size, parts.fingerprint)
     write_text(out / "environment.json", json.dumps(facts, indent=1))
-    if not parts.saved:
+    if not (out / "pictures" / "views.png").exists():
         _write_pictures(parts)
-        _write_run(parts, {})
 
 
 def _write_run(parts: Preparation, more: dict[str, Any]) -> None:
@@ -153,16 +180,17 @@ def _write_run(parts: Preparation, more: dict[str, Any]) -> None:
         "derived": parts.derived.values,
         "reasons": parts.derived.reasons,
         "kept": "encoder",
-        "fingerprint": parts.samples.fingerprint,
         "request": parts.request,
         "preprocessing": parts.preprocessing(),
+        "fingerprint": parts.fingerprint,  # last: a file that was cut off lacks it
     }
     config.save_yaml(parts.out / "run.yaml", {**saved, "derived": {**saved["derived"], **more}})
 
 
 def _write_pictures(parts: Preparation) -> None:
     folder = parts.out / "pictures"
-    some = once(parts.index, parts.modality, indices=parts.order.indices(0)[:SHOWN], accept_unreadable=True)
+    rows = np.arange(min(SHOWN, len(parts.index))) if parts.stream else parts.order.indices(0)[:SHOWN]
+    some = once(parts.index, parts.modality, indices=rows, accept_unreadable=True)
     for batch in islice(some, 1):
         pictures.write_samples(folder / "samples.png", batch, parts.modality)
     with contextlib.closing(parts.loader(0, 4)) as loader:
@@ -213,7 +241,7 @@ def _save_method(parts: Preparation, step: int) -> None:
     assert parts.method is not None
     folder = parts.out / "parts" / "method"
     with _or_say(f"The method's own weights cannot be written to {str(folder)!r}"):
-        save_method(folder, parts.method, {"samples": len(parts.index), "step": step})
+        save_method(folder, parts.method, {"samples": parts.count, "step": step})
 
 
 @contextlib.contextmanager
@@ -232,8 +260,10 @@ def _opening(parts: Preparation) -> list[str]:
     if parts.saved:
         return [f"Going on with the run {parts.out}"]
     held = f", {len(parts.held_rows):,} of them held out to measure health" if len(parts.held_rows) else ""
+    count = len(parts.samples.index) + (parts.count if parts.stream else 0)
+    about = "about " if parts.stream and not parts.stream.exact else ""
     return [
-        f"{len(parts.samples.index):,} samples of {parts.modality.name}{held}; run {parts.out}",
+        f"{about}{count:,} samples of {parts.modality.name}{held}; run {parts.out}",
         *(f"  {line}" for line in parts.derived.lines()),
         *(f"note: {line}" for line in parts.modality.advice(parts.plan)),
     ]

@@ -105,11 +105,11 @@ def list_archive(path: str, wanted: frozenset[str], cache: str | Path | None = N
 def _zip(path: str, found: Listing) -> Iterator[Member]:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error) as error:
+    except Exception as error:  # its own errors, and those of the parts that it is made of
         raise _broken(path, "zip", error) from None
     with archive, open(path, "rb") as raw:
         for info in archive.infolist():
-            if info.is_dir() or (name := _clean(info.filename, found)) is None:
+            if info.filename.endswith("/") or (name := _clean(info.filename, found)) is None:
                 continue
             reason = _unfit(info)
             if modes.S_ISLNK(info.external_attr >> 16):
@@ -192,17 +192,17 @@ def _read_beside(found: Listing, beside: Mapping[str, files.Part]) -> None:
     """Columns from ``a.cls``, ``a.txt`` and the plain values in ``a.json`` beside ``a.jpg``; the rest is left alone."""
     used = set()
     for row, member in enumerate(found.members):
-        key = _key(member.name)
+        start = key(member.name)
         for extension in BESIDE:
-            part = beside.get(key + extension)
+            part = beside.get(start + extension)
             if part is not None:
-                used.add(key + extension)
+                used.add(start + extension)
                 for name, value in _values(part, extension).items():
                     found.columns.setdefault(name, [""] * len(found.members))[row] = value
     found.others.update(os.path.splitext(name)[1].lower() for name in beside.keys() - used)
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
     """WebDataset's: up to the first dot of the file's name."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.partition(".")[0])
@@ -210,9 +210,14 @@ def _key(name: str) -> str:
 
 def _values(part: files.Part, extension: str) -> dict[str, str]:
     try:
-        text = files.read(str(part)).decode("utf-8", "replace").strip()
+        return values(files.read(str(part)), extension)
     except UnreadableError:
         return {}
+
+
+def values(content: bytes, extension: str) -> dict[str, str]:
+    """What a neighbour of a sample says of it, by name."""
+    text = content.decode("utf-8", "replace").strip()
     if extension != ".json":
         return {extension[1:]: text}
     try:

@@ -48,6 +48,7 @@ def open_columns(path: str) -> Columns:
     whole = mapped.read(6) == b"ARROW1"
     mapped.seek(0)
     table = (pa.ipc.open_file if whole else pa.ipc.open_stream)(mapped).read_all()
+    table.validate(full=True)  # offsets that lead out of the file would end the process
     batches = lambda name: table.select([name]).to_batches(max_chunksize=FEW)  # noqa: E731
     return Columns(table.schema, table.num_rows, table.select, batches)
 
@@ -59,16 +60,21 @@ def read_columns(
     name = os.path.basename(path)
     try:
         file = open_columns(path)
-        plain = [field.name for field in file.schema if _is_plain(field.type)]
+        plain = plain_columns(file.schema)
         read = file.read(plain)
-        columns = {each: _strings(read.column(each), _class_names(file.schema, each)) for each in plain}
+        columns = {each: strings(read.column(each), class_names(file.schema, each)) for each in plain}
         if not file.rows:
             raise DataError(f"{name} has no rows.")
-        binary = _binary(file.schema, name) if bytes_too and "path" not in columns else None
+        binary = binary_column(file.schema, name) if bytes_too and "path" not in columns else None
         return (columns, *_kept_bytes(path, file, binary, cache)) if binary else (columns, [], [])
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, SystemError, ValueError, OverflowError) as error:  # offsets may be anything
         kind = "a Parquet" if name.lower().endswith(".parquet") else "an Arrow"
         raise DataError(f"{name} cannot be read as {kind} file: {first_line(error)}.") from None
+
+
+def plain_columns(schema: Any) -> list[str]:
+    """The columns that can be told in a word."""
+    return [field.name for field in schema if _is_plain(field.type)]
 
 
 def _is_plain(kind: Any) -> bool:
@@ -77,14 +83,14 @@ def _is_plain(kind: Any) -> bool:
     return any(test(kind) for test in (*tests, types.is_temporal, types.is_decimal))
 
 
-def _strings(column: Any, names: list[str]) -> tuple[str, ...]:
+def strings(column: Any, names: list[str]) -> tuple[str, ...]:
     values = ("" if value is None else value for value in column.to_pylist())
     return tuple(
         names[value] if names and isinstance(value, int) and 0 <= value < len(names) else str(value) for value in values
     )
 
 
-def _class_names(schema: Any, column: str) -> list[str]:
+def class_names(schema: Any, column: str) -> list[str]:
     """What the numbers of a column stand for, where Hugging Face's datasets wrote it down."""
     try:
         facts = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
@@ -93,7 +99,7 @@ def _class_names(schema: Any, column: str) -> list[str]:
         return []
 
 
-def _binary(schema: Any, name: str) -> str | None:
+def binary_column(schema: Any, name: str) -> str | None:
     """The column that holds the samples' bytes, None where none does."""
 
     def holds_bytes(kind: Any) -> bool:
@@ -143,15 +149,20 @@ def _copy(file: Columns, column: str, out: str, mtime: int) -> Iterator[tuple[st
     with open(out, "wb") as heap:
         for batch in file.batches(column):
             for value in batch.column(0).to_pylist():
-                held, said = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-                data = held or b""
+                data, said = held(value)
                 heap.write(data)
-                yield f"{row:0{digits}}{_suffix(data, said)}", len(data)
+                yield f"{row:0{digits}}{suffix(data, said)}", len(data)
                 row += 1
     os.utime(out, ns=(mtime, mtime))  # made again after the cache was emptied, it is the same data
 
 
-def _suffix(data: bytes, said: str | None) -> str:
+def held(value: Any) -> tuple[bytes, str | None]:
+    """(bytes, the name that is given with them or None) of a value of a column of bytes."""
+    content, said = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    return content or b"", said
+
+
+def suffix(data: bytes, said: str | None) -> str:
     """The extension that the bytes, or else the name beside them, would give to a file."""
     try:
         return SUFFIXES[heads.kind_of(data[:16])]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught.data.index import Index
+from selftaught.data.kept import Decoded
 from selftaught.data.keys import Keyed
 from selftaught.data.order import Order
 from selftaught.errors import QuarantineError, SelftaughtError, UnreadableError
@@ -24,16 +25,21 @@ class Answer(NamedTuple):
     unreadable: list[tuple[str, str]]
     error: SelftaughtError | None
     tried: int
+    asked: int = 0  # decoded samples asked for, where some are kept
+    found: int = 0  # of them, those that were kept
 
 
 @dataclass
 class Samples:
-    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say."""
+    """Row of the index -> views. ``targets`` (one a row of the index) replace what the files say; ``kept``: where
+    decoded samples are kept, None = nowhere.
+    """
 
     index: Index
     modality: Modality
     plan: Plan | None
     targets: Any = None
+    kept: Decoded | None = None
 
     def views(self, i: int, rng: np.random.Generator) -> Views:
         sample = self.read(i)
@@ -59,7 +65,10 @@ class Samples:
             return sample  # named when its own turn comes
 
     def read(self, i: int) -> Sample:
-        sample = self.modality.read(self.index.item(i))
+        def read() -> Sample:
+            return self.modality.read(self.index.item(i))
+
+        sample = read() if self.kept is None else self.kept.sample(i, read)
         if self.targets is not None:
             sample.target = self.targets[i]
         return sample
@@ -88,7 +97,7 @@ class Training:
     _keys: dict[str, Keyed] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, t: int) -> Answer:
-        return _answer(self._batch, t)
+        return _answer(self._batch, t, self.samples.kept)
 
     def _batch(self, t: int, bad: list[tuple[str, str]]) -> tuple[Batch | None, int]:
         rows, positions = self.order.share(t, self.rank, self.world)
@@ -102,7 +111,7 @@ class Training:
             try:
                 return i, self.samples.views(i, self._keyed("")(p))
             except (UnreadableError, OSError) as error:
-                bad.append((self.samples.index.name(i), _reason(error)))
+                bad.append((self.samples.index.name(i), reason_of(error)))
                 i = int(self._keyed("/replace")(p).integers(0, self.order.count, TRIES)[attempt])
         raise QuarantineError(f"{TRIES} samples in a row cannot be read, the last {bad[-1][0]!r}: {bad[-1][1]}.")
 
@@ -126,7 +135,7 @@ class Evaluation:
     _key: Keyed | None = field(default=None, repr=False)
 
     def __getitem__(self, t: int) -> Answer:
-        return _answer(self._batch, t)
+        return _answer(self._batch, t, self.samples.kept)
 
     def _batch(self, t: int, bad: list[tuple[str, str]]) -> tuple[Batch | None, int]:
         positions = np.arange(t * self.batch_size, min((t + 1) * self.batch_size, len(self.rows)), dtype=np.int64)
@@ -136,7 +145,7 @@ class Evaluation:
                 made.append(self.samples.views(int(self.rows[p]), self._keyed(int(p))))
                 kept.append(p)
             except (UnreadableError, OSError) as error:
-                bad.append((self.samples.index.name(int(self.rows[p])), _reason(error)))
+                bad.append((self.samples.index.name(int(self.rows[p])), reason_of(error)))
         kept = np.array(kept, np.int64)
         return (self.samples.modality.collate(made, self.rows[kept], kept) if made else None), len(positions)
 
@@ -150,14 +159,17 @@ class Evaluation:
 _NO_RANDOMNESS: Any = None  # plain views take no generator; one that asked for it would fail at once
 
 
-def _answer(make: Callable[[int, list], tuple[Batch | None, int]], t: int) -> Answer:
+def _answer(make: Callable[[int, list], tuple[Batch | None, int]], t: int, kept: Decoded | None) -> Answer:
     bad: list[tuple[str, str]] = []
+    before = (kept.asked, kept.found) if kept else (0, 0)
     try:
         batch, tried = make(t, bad)
     except SelftaughtError as error:  # as a value: torch would wrap it into a page of traceback
         return Answer(None, bad, error, 0)
-    return Answer(batch, bad, None, tried)
+    asked, found = (kept.asked - before[0], kept.found - before[1]) if kept else (0, 0)
+    return Answer(batch, bad, None, tried, asked, found)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a sample cannot be read, in words."""
     return f"cannot be opened: {error.strerror}" if isinstance(error, OSError) else str(error)

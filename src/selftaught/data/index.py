@@ -68,6 +68,7 @@ class Index:
     def _map(self) -> None:
         try:
             table = pa.ipc.open_file(pa.memory_map(self.path)).read_all()
+            table.validate(full=True)  # offsets that lead out of the file would end the process
             self.facts: dict[str, Any] = json.loads(table.schema.metadata[_FACTS])
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             what = "is not there" if isinstance(error, FileNotFoundError) else "is broken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Labels:
     def unlabelled(self) -> int:
         """How many rows have no label."""
         return int((self.values < 0).sum())
+
+    def refuse_names(self) -> None:
+        """Raises ``DataError`` where every labelled sample has a label of its own: those are names, not classes."""
+        if (count := int(self.labelled.sum())) == len(self.classes):
+            hint = "Labels are classes that several samples share; a column of names or numbers of samples is none."
+            raise DataError(f"Each of the {count:,} labelled samples has a label of its own.", hint=hint)
 
 
 def read_labels(index: Index, spec: Any, source: Source | None = None) -> Labels:
@@ -69,12 +76,21 @@ def _finish(
         raise DataError(f"None of the {len(words):,} samples has a label in {spec}.")
     if len(classes) == 1:
         raise DataError(f"All labels in {spec} are {classes[0]!r}; at least two classes are needed.")
+    _refuse_odd(classes, spec)
     number = {word: value for value, word in enumerate(classes)} | {"": -1}
     values = np.array([number[word] for word in words], np.int64)
     split = index.column("split") if split is None else split
     group = index.column("group") if group is None else group
     splits = [SPLITS.get(str(value or "").lower(), str(value or "")) for value in split]
     return Labels(values, tuple(classes), _if_any(group), _if_any(splits))
+
+
+def _refuse_odd(classes: Sequence[str], spec: str) -> None:
+    """nan and inf among numbers: readings that are missing, no classes. Among words they may be somebody's names."""
+    numbers = [value for kind, value, _ in map(_natural, classes) if kind == 0]
+    odd = [word for word in classes if _natural(word)[0] == 0 and not math.isfinite(float(word))]
+    if odd and len(odd) < len(numbers):
+        raise DataError(f"{odd[0]!r} is no class, but a label in {spec}.", hint="Leave it empty where there is none.")
 
 
 def _natural(word: str) -> tuple[int, float, str]:
@@ -183,8 +199,8 @@ def _from_array(values: np.ndarray, rows: int) -> np.ndarray:
             f"The labels must be one value for each of the {rows:,} samples. Got shape {values.shape} instead."
         )
     if values.dtype.kind == "f":
-        if not (values == np.floor(values)).all():
-            raise DataError(f"The labels must be classes. Got real numbers such as {values[0]} instead.")
+        if (real := values[~(np.isfinite(values) & (values == np.floor(values)))]).size:
+            raise DataError(f"The labels must be classes. Got real numbers such as {real[0]} instead.")
         values = values.astype(np.int64)
     return values.astype(object)
 

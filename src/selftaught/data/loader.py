@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from selftaught.data import processes
 from selftaught.data.fetch import Answer, Evaluation, Samples, Training
 from selftaught.data.index import Index
+from selftaught.data.kept import Decoded
 from selftaught.data.order import Order
 from selftaught.data.scan import check_share
 from selftaught.errors import ConfigError, SelftaughtError, must_be
@@ -29,13 +30,16 @@ from selftaught.types import Batch, Modality, Plan
 __all__ = ["Loader", "Order", "once"]
 
 
-class _Feed:
-    """Iterates answers from workers; keeps what was unreadable, the time spent waiting, and the workers' lives."""
+class Feed:
+    """Iterates answers from workers; keeps what was unreadable, the time spent waiting, and the workers' lives.
+
+    ``data`` gives an answer for each of ``steps``; None = it is iterated, and knows its steps itself.
+    """
 
     def __init__(
         self,
-        data: Training | Evaluation,
-        steps: range,
+        data: Any,
+        steps: range | None,
         *,
         workers: int,
         prefetch: int,
@@ -48,20 +52,22 @@ class _Feed:
         self.unreadable = [] if unreadable is None else unreadable
         self.waited = 0.0  # seconds spent blocked in __next__, over all batches
         self.last_wait = 0.0  # of the last batch
+        self.asked = self.found = 0  # decoded samples asked for, and those that were kept, where they are kept at all
         self._accept, self._count, self._tried = accept_unreadable, count, 0
         self._known = {path for path, _ in self.unreadable}
         self._bad: dict[str, str] = {}
-        self._loader = DataLoader(
-            data,  # type: ignore[arg-type]  # a mapping from t to an answer is all it needs
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
-            pin_memory=pin_memory,
-            collate_fn=_as_it_is,
-            worker_init_fn=processes.set_up(give_way=give_way),
-            generator=torch.Generator(),  # else every start would advance the global generator, and training with it
-        )
+        with processes.unwarned():
+            self._loader = DataLoader(
+                data,  # type: ignore[arg-type]  # a mapping from t to an answer is all it needs
+                batch_size=None,
+                sampler=steps,
+                num_workers=workers,
+                prefetch_factor=prefetch if workers else None,
+                pin_memory=pin_memory,
+                collate_fn=_as_it_is,
+                worker_init_fn=processes.set_up(give_way=give_way),
+                generator=torch.Generator(),  # the global one would advance at every start, and training with it
+            )
         self._answers: Iterator[Answer] | None = None
         self._workers: Sequence[Any] = ()
         self._closed = False
@@ -80,7 +86,7 @@ class _Feed:
     def _wait(self) -> Answer:
         started = time.perf_counter()
         try:
-            return Answer(*next(self._started()))
+            return self._next()
         except StopIteration:
             self.close()
             raise
@@ -91,6 +97,9 @@ class _Feed:
         finally:
             self.last_wait = time.perf_counter() - started
             self.waited += self.last_wait
+
+    def _next(self) -> Answer:
+        return Answer(*next(self._started()))
 
     def _started(self) -> Iterator[Answer]:
         if self._closed:
@@ -104,6 +113,7 @@ class _Feed:
     def _note(self, answer: Answer) -> None:
         """Names what was unreadable exactly once, and stops where it is too much."""
         self._tried += answer.tried
+        self.asked, self.found = self.asked + answer.asked, self.found + answer.found
         for path, reason in answer.unreadable:
             if path not in self._known:
                 self._known.add(path)
@@ -131,14 +141,15 @@ class _Feed:
         self.close()
 
 
-class Loader(_Feed):
+class Loader(Feed):
     """This rank's share of the global batches ``start`` to ``stop`` (None = without end), in order.
 
     ``plan=None`` gives ``modality.plain``. ``seed`` keys the views (None = the order's). ``targets`` (one a row of the
     index) become the batches' ``target``; -1 is for the user to mean "none". ``unreadable`` collects (path, reason) of
     samples that were replaced by a keyed draw; past 5 % of at least 20 tried, ``QuarantineError`` unless accepted.
     ``waited`` and ``last_wait`` are the seconds spent blocked. A worker that dies raises ``WorkerError``. ``give_way``:
-    workers take the processor only when the training leaves it free, for where both share it.
+    workers take the processor only when the training leaves it free, for where both share it. ``kept``: where decoded
+    samples of this index are kept; ``asked`` and ``found`` count how many of them were there.
     """
 
     def __init__(
@@ -160,6 +171,7 @@ class Loader(_Feed):
         prefetch: int = 2,
         pin_memory: bool = False,
         give_way: bool = False,
+        kept: Decoded | None = None,
     ) -> None:
         if order.batch_size < world:
             raise ConfigError(
@@ -167,7 +179,7 @@ class Loader(_Feed):
                     "batch_size", "pretrain", f"an int of at least the number of processes, {world}", order.batch_size
                 )
             )
-        samples = Samples(index, modality, plan, targets)
+        samples = Samples(index, modality, plan, targets, kept)
         data = Training(samples, order, order.seed if seed is None else seed, rank, world)
         super().__init__(
             data,
@@ -194,18 +206,20 @@ def once(
     targets: np.ndarray | Sequence[Any] | None = None,
     unreadable: list[tuple[str, str]] | None = None,
     accept_unreadable: bool = False,
+    kept: Decoded | None = None,
 ) -> Iterator[Batch]:
     """Batches of ``indices`` (None = all), each sample once, in order; the last batch may be smaller.
 
     Plain, or with the views of ``plan``, keyed by ``seed``.
 
     ``batch.index`` says which samples they are, ``batch.p`` their place in ``indices``. What is unreadable is left
-    *out* and named in ``unreadable``: a replacement would be counted as another sample's result.
+    *out* and named in ``unreadable``: a replacement would be counted as another sample's result. ``kept``: as in
+    ``Loader``.
     """
     rows = np.arange(len(index), dtype=np.int64) if indices is None else np.asarray(indices, np.int64)
-    data = Evaluation(Samples(index, modality, plan, targets), rows, batch_size, seed)
+    data = Evaluation(Samples(index, modality, plan, targets, kept), rows, batch_size, seed)
     steps = range(-(-len(rows) // batch_size))
-    feed = _Feed(
+    feed = Feed(
         data,
         steps,
         workers=min(workers, len(steps)),

@@ -11,7 +11,7 @@ from pathlib import Path
 from selftaught.data import archives, manifest
 from selftaught.data.entries import Source, nearby, nothing
 from selftaught.errors import DataError, nearest
-from selftaught.formats import arrays
+from selftaught.formats import arrays, files
 
 SOURCE = "source"  # column that says which of several archives or tables a sample came from
 
@@ -109,6 +109,12 @@ def _from_paths(columns: dict[str, tuple[str, ...]], tables: Sequence[str]) -> S
     paths, root = columns.pop("path"), os.path.dirname(tables[0])
     if any(os.path.dirname(table) != root for table in tables):
         raise DataError("The tables lie in several folders, so their paths cannot be relative to one.")
+    paths = tuple(os.path.relpath(path, root) if path.startswith(f"{root}{os.sep}") else path for path in paths)
+    away = [path for path in paths if files.leaves(path)]
+    if away and os.environ.get(files.OUTSIDE) != "1":
+        more = f" and {len(away) - 1:,} more" if len(away) > 1 else ""
+        message = f"{name} names files outside of its folder: {away[0]!r}{more}."
+        raise DataError(message, hint="If you know that table, --outside reads them.")
     if not any(os.path.exists(os.path.join(root, arrays.split_key(one)[0])) for one in paths):
         message = f"None of the {len(paths):,} paths in {name} exists, for one {paths[0]!r}."
         raise DataError(message, hint="Paths are relative to the folder that holds the table.")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from selftaught.errors import DataError
+from selftaught.errors import WriteError
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -20,7 +20,7 @@ def cache_folder(cache: str | Path | None = None) -> Path:
 
 
 def write_atomically(path: Path, what: str, write: Callable[[str], None]) -> None:
-    """``write(temporary path)``, then a rename: nobody sees half a file. Raises ``DataError`` naming ``what``."""
+    """``write(temporary path)``, then a rename: nobody sees half a file. Raises ``WriteError`` naming ``what``."""
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,10 @@ def write_atomically(path: Path, what: str, write: Callable[[str], None]) -> Non
     except BaseException as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) or error.errno is None:  # Arrow's, of what it reads
             raise
-        hint = "Set SELFTAUGHT_CACHE to a folder that can be written to."
-        raise DataError(f"The {what} cannot be written to {str(path.parent)!r}: {error.strerror}.", hint=hint) from None
+        why = os.strerror(error.errno)  # Arrow's words are longer
+        hint = f"Set SELFTAUGHT_CACHE to a folder with room; this one is {str(cache_folder())!r}."
+        if cache_folder() not in path.parents:
+            hint = "Make room there, or choose another place."
+        raise WriteError(f"The {what} cannot be written to {str(path.parent)!r}: {why}.", hint=hint) from None

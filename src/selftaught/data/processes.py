@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -55,14 +56,23 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Without what Python and torch say of processes whose number somebody chose."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns when a process with threads forks; the children run numpy, OpenCV and torch on one thread
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        # how many workers are too many, who asked for them knows: reading from elsewhere waits more than it works
+        warnings.filterwarnings("ignore", message=".*will create .* worker processes.*", category=UserWarning)
+        yield
+
+
 def start(loader: torch.utils.data.DataLoader) -> tuple[Iterator[Any], list[BaseProcess]]:
     """``iter(loader)`` and its processes, without side effects on this one: no warning, no signal handler left."""
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if main else None
     others = set(multiprocessing.active_children())
-    with warnings.catch_warnings():
-        # Python 3.12 warns when a process with threads forks; the children run numpy, OpenCV and torch on one thread
-        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+    with unwarned():
         batches = iter(loader)
     if before is not None:
         # torch's handler raises in the middle of whatever the main thread does, a checkpoint for instance; without it

@@ -82,7 +82,7 @@ def _look_at(path: str, modality: Modality) -> tuple[tuple[int, int], list[Item]
     if size <= 0:
         return (size, mtime), "there is no such file" if size < 0 else "the file is empty (0 bytes)"
     try:
-        return (size, mtime), list(_with_groups(modality.items(path), path))
+        return (size, mtime), list(_with_groups(modality.items(path), path)) or "holds no samples"
     except UnreadableError as error:
         return (size, mtime), str(error)
     except OSError as error:

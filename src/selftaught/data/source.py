@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data import archives, columnar, dataset, manifest, packed
+from selftaught.data import archives, columnar, dataset, manifest, packed, remote
 from selftaught.data.entries import Source, join, nearby, nothing
 from selftaught.data.place import cache_folder
 from selftaught.data.spool import spool
@@ -38,6 +38,8 @@ def open_source(data: Any, extensions: frozenset[str], *, cache: str | Path | No
     """
     if isinstance(data, Mapping) or isinstance(data, np.ndarray) or _is_pair(data):
         return _from_memory(data, cache)
+    if remote.is_url(data):
+        return _from_elsewhere(data, extensions, cache)
     if isinstance(data, str | Path):
         return _from_path(os.path.expanduser(str(data)), extensions, cache)
     if isinstance(data, Sequence):
@@ -85,8 +87,19 @@ def _from_path(path: str, extensions: frozenset[str], cache: str | Path | None) 
     if extension in extensions or _is_bare(file, extensions):
         return Source(os.path.dirname(os.path.abspath(file)), "list", (os.path.basename(file),))
     known = extensions | arrays.EXTENSIONS | manifest.EXTENSIONS | {".zip", ".tar"}
-    hint = nearest(extension, extensions) or f"Known kinds: {join(known)}."
+    hint = nearest(extension, extensions, least=0.75) or f"Known kinds: {join(known)}."
     raise DataError(f"{file!r} is not data of a supported kind ({extension or 'no extension'}).", hint=hint)
+
+
+def _from_elsewhere(url: str, extensions: frozenset[str], cache: str | Path | None) -> Source:
+    """Copied to the cache, where they are files like any other."""
+    plain, key = arrays.split_key(url)
+    endings = sorted(extensions | arrays.EXTENSIONS | manifest.EXTENSIONS | {".zip", ".tar", ".tgz", ".tar.gz"})
+    found = [each for one in counted(plain) for each in remote.find(one, endings)]
+    paths = remote.fetch(found, cache)
+    if len(paths) == 1:
+        return _from_path(f"{paths[0]}::{key}" if key else paths[0], extensions, cache)
+    return _from_list(paths, extensions, cache)
 
 
 def _refuse_unclear(file: str, key: str | None) -> None:
@@ -101,10 +114,11 @@ def _matching(pattern: str) -> list[str]:
     """The files that a pattern names, in order: ``{000..099}`` counts, ``*``, ``?`` and ``[…]`` are the shell's."""
     if not (_COUNT.search(pattern) or glob.has_magic(pattern)):
         return []
-    return [path for one in _counted(pattern) for path in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])]
+    return [path for one in counted(pattern) for path in (sorted(glob.glob(one)) if glob.has_magic(one) else [one])]
 
 
-def _counted(pattern: str) -> list[str]:
+def counted(pattern: str) -> list[str]:
+    """Every path that ``{000..099}`` in a pattern stands for."""
     found = _COUNT.search(pattern)
     if not found:
         return [pattern]
@@ -115,7 +129,7 @@ def _counted(pattern: str) -> list[str]:
     return [
         path
         for number in numbers
-        for path in _counted(f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}")
+        for path in counted(f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}")
     ]
 
 
@@ -194,7 +208,7 @@ def _from_list(paths: Sequence[str], extensions: frozenset[str], cache: str | Pa
     for path in paths:
         extension = files.extension(arrays.split_key(path)[0])
         if extension not in wanted and not _is_bare(path, wanted):
-            hint = nearest(extension, wanted) or f"Known kinds: {join(wanted)}."
+            hint = nearest(extension, wanted, least=0.75) or f"Known kinds: {join(wanted)}."
             raise DataError(f"{path!r} is not data of a supported kind ({extension or 'no extension'}).", hint=hint)
     full = [os.path.abspath(path) for path in paths]
     missing = [path for path in full if not os.path.exists(arrays.split_key(path)[0])]

@@ -57,7 +57,7 @@ class Frame:
 @contextlib.contextmanager
 def _opened(data: bytes) -> Any:
     """Pillow's picture; whatever it raises, also inside the block, becomes one sentence."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with silent(), Image.open(io.BytesIO(data), formats=["GIF", "WEBP"]) as picture:
@@ -66,5 +66,7 @@ def _opened(data: bytes) -> Any:
             yield picture
     except UnreadableError:
         raise
+    except UnidentifiedImageError:
+        raise UnreadableError("corrupt or truncated animation: its header is broken") from None
     except Exception as error:  # Pillow's readers raise what their bytes lead them to
         raise UnreadableError(f"corrupt or truncated animation: {first_line(error)}") from None

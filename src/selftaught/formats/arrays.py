@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from selftaught.errors import DataError, UnreadableError, nearest
+from selftaught.errors import DataError, UnreadableError, first_line, nearest
 from selftaught.formats import stores
 
 EXTENSIONS = frozenset({".npy", ".npz"}) | stores.EXTENSIONS
@@ -123,8 +123,8 @@ def _members(file: str, stamp: tuple[int, int]) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(file) as archive:
             found = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UnreadableError(f"not an .npz archive: {error}") from None
+    except Exception as error:  # zipfile's own errors, and those of the parts that it is made of
+        raise UnreadableError(f"not an .npz archive: {first_line(error)}") from None
     return {info.filename.removesuffix(".npy"): info for info in found}
 
 
@@ -140,9 +140,12 @@ def _open_member(file: str, key: str, stamp: tuple[int, int]) -> np.ndarray:
     if info.compress_type != zipfile.ZIP_STORED:
         return _unpack(file, info)
     with open(file, "rb") as opened:
-        opened.seek(info.header_offset)
+        opened.seek(max(0, info.header_offset))
+        header = opened.read(30)
+        if info.header_offset < 0 or len(header) < 30:
+            raise UnreadableError(f"broken .npz archive: {key!r} does not lie where its directory says")
         # the local header has its own name and extra field, whose lengths may differ from the directory's
-        name, extra = struct.unpack("<HH", opened.read(30)[26:30])
+        name, extra = struct.unpack("<HH", header[26:30])
         start = info.header_offset + 30 + name + extra
         opened.seek(start)
         return _map(file, opened, start + info.file_size)
@@ -152,7 +155,7 @@ def _unpack(file: str, info: zipfile.ZipInfo) -> np.ndarray:
     try:
         with zipfile.ZipFile(file) as archive, archive.open(info) as member:
             array = npy.read_array(member, allow_pickle=False)
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except Exception as error:  # numpy reads the header with Python's own parser; zlib and zipfile have errors as well
         raise UnreadableError(_reason(error)) from None
     array.flags.writeable = False
     return array
@@ -164,7 +167,7 @@ def _map(file: str, opened: BinaryIO, end: int) -> np.ndarray:
         version = npy.read_magic(opened)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(opened)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # as above
         raise UnreadableError(_reason(error)) from None
     if dtype.hasobject:
         raise UnreadableError("holds pickled Python objects, which are never loaded: save it as a plain array")

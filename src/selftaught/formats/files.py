@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from selftaught.errors import UnreadableError
 
+OUTSIDE = "SELFTAUGHT_OUTSIDE"  # in the environment: "1" = a table may name files outside of its folder
 _PART = re.compile(r"::(\d+)([+~])(\d+)(?=/|$)")
 _CHUNK = 2**16
 _LOOKED_AT = 20_000  # files of a folder
@@ -26,6 +27,11 @@ def extension(path: str) -> str:
     """The ending that says what a file is, lower case: ``.jpg``; two of them where the last one only packs a volume."""
     name, last = os.path.splitext(path.lower())
     return f".nii{last}" if last == ".gz" and name.endswith(".nii") else last
+
+
+def leaves(path: str) -> bool:
+    """Whether a path that somebody wrote leaves the folder that it is relative to; absolute ones do."""
+    return os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ def stat(path: str) -> tuple[int, int]:
     part = part_of(path)
     try:
         facts = os.stat(part.file if part else path)
-    except OSError:
+    except (OSError, ValueError):  # a path with a zero byte is none
         return -1, 0
     if modes.S_ISDIR(facts.st_mode):
         return _newest(path, facts)

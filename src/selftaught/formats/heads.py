@@ -58,7 +58,9 @@ def read_head(data: bytes) -> Head:
     kind = kind_of(data[:16])
     try:
         return _READERS[kind](data)
-    except (struct.error, IndexError, ValueError, KeyError, ZeroDivisionError) as error:
+    except (struct.error, IndexError):
+        raise UnreadableError(f"truncated {kind}: its header is cut off") from None
+    except (ValueError, KeyError, ZeroDivisionError) as error:
         raise UnreadableError(f"broken {kind} header: {first_line(error)}") from None
 
 

@@ -6,15 +6,18 @@ axial slices of every volume, 1 coronal and 0 sagittal ones, each with its front
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from selftaught.errors import DataError, UnreadableError, first_line
 from selftaught.formats import files
+from selftaught.formats.silence import silent
 
 EXTENSIONS = frozenset({".nii", ".nii.gz"})
 LARGEST = 2**32  # bytes of an unpacked volume
@@ -23,8 +26,20 @@ _KEPT = 4  # volumes that a process keeps: slices of one are mostly asked for on
 
 def slices(path: str, axis: int) -> int:
     """How many slices, those of all time points together. Raises ``UnreadableError``."""
-    shape = _turned_shape(_opened(_start(path), path), path)
-    return shape[axis] * int(np.prod(shape[3:], dtype=np.int64))
+    with _header():
+        shape = _turned_shape(_opened(_start(path), path), path)
+        return shape[axis] * int(np.prod(shape[3:], dtype=np.int64))
+
+
+@contextlib.contextmanager
+def _header() -> Iterator[None]:
+    """A header's numbers may be anything, and nibabel looks at most of them when they are asked for."""
+    try:
+        yield
+    except (UnreadableError, DataError):
+        raise
+    except Exception as error:
+        raise UnreadableError(f"broken NIfTI header: {first_line(error)}") from None
 
 
 def read_slice(path: str, part: int, axis: int) -> np.ndarray:
@@ -43,10 +58,12 @@ def _volume(path: str, stamp: tuple[int, int]) -> np.ndarray:
     """(X, Y, Z, T) along anatomical axes."""
     import nibabel as nib
 
-    data = _inflated(files.read(path), _needed(_opened(_start(path), path)))
+    with _header():
+        data = _inflated(files.read(path), _needed(_opened(_start(path), path)))
     try:
-        image = nib.as_closest_canonical(_opened(data, path))
-        values = np.asanyarray(image.dataobj)
+        with silent():
+            image = nib.as_closest_canonical(_opened(data, path))
+            values = np.asanyarray(image.dataobj)
     except UnreadableError:
         raise
     except Exception as error:
@@ -75,7 +92,8 @@ def _opened(data: bytes, path: str) -> Any:
         raise DataError("Reading NIfTI takes nibabel.", hint="pip install 'selftaught[nifti]'") from None
     kind = nib.Nifti2Image if data[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c") else nib.Nifti1Image
     try:
-        return kind.from_bytes(data)
+        with silent():  # it says what it corrects in a header, once for each slice
+            return kind.from_bytes(data)
     except Exception as error:
         raise UnreadableError(f"no NIfTI volume: {first_line(error)}") from None
 

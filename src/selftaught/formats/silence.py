@@ -13,17 +13,20 @@ _inside = 0  # threads
 _undo = contextlib.ExitStack()
 
 
+LOGGERS = ("pydicom", "nibabel.global")
+
+
 @contextlib.contextmanager
-def silent(logger: str = "pydicom") -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Nothing is warned of or logged inside; the last thread to leave puts back what the first one found."""
     global _inside
     with _LOCK:
         if _inside == 0:
             _undo.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            log = logging.getLogger(logger)
-            _undo.callback(log.setLevel, log.level)
-            log.setLevel(logging.CRITICAL + 1)
+            for log in map(logging.getLogger, LOGGERS):
+                _undo.callback(log.setLevel, log.level)
+                log.setLevel(logging.CRITICAL + 1)
         _inside += 1
     try:
         yield

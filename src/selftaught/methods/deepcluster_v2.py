@@ -32,6 +32,8 @@ PLAIN = "plain"  # whole samples, in a sweep
 class DeepClusterV2(Method):
     """``forward`` gives z (B, V, out_dim), projected views, large ones first, and index (B,), their samples."""
 
+    remembers = True
+
     family = "clustering"
     assigned: Tensor  # (clusterings, samples) int64
     centroids: Tensor  # (clusterings, K, out_dim), of unit length

@@ -30,6 +30,8 @@ from selftaught.types import Batch, Clock, Encoders, Method, Needs, Outputs, Ter
 class NPID(Method):
     """``forward`` gives z (B, 1, out_dim), one projected view, and index (B,), which sample it is of."""
 
+    remembers = True
+
     family = "contrastive"
 
     def __init__(

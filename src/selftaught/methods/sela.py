@@ -30,6 +30,8 @@ PLAIN = "plain"  # whole samples, in a sweep
 class SeLa(Method):
     """``forward`` gives z (B, V, out_dim), scores (B, V, heads, K), and index (B,), which samples they are of."""
 
+    remembers = True
+
     family = "clustering"
     labels: Tensor  # (heads, samples) int64
 

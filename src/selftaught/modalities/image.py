@@ -26,7 +26,7 @@ from selftaught.modalities.base import Modality, draw_values, pretext_of
 from selftaught.ops import photo, pixels, spatial
 from selftaught.types import Batch, Item, Photometry, Plan, Sample, ViewGroup, Views
 
-LAYOUTS = ("auto", "yxc", "cyx")
+LAYOUTS = ("auto", "yxc", "cyx", "nyx")
 RAW_SIDE, RAW_NUMBERS = 32, 3072  # the raw control sees at most 32 x 32 pixels and 3,072 numbers
 
 
@@ -44,7 +44,9 @@ class Image(Modality):
         size: Annotated[int, "in [0, 4096]", "side of the encoder's input, pixels, at least 8; 0 = from the data"] = 0,
         whole_size: Annotated[int, "in [0, 4096]", "side of whole pictures when they are embedded; 0 = size"] = 0,
         channels: Annotated[int, "in [0, 1024]", "1 gray, 3 RGB, N others; 0 = from the data"] = 0,
-        layout: Annotated[str, "one of auto, yxc, cyx", "axes of arrays; auto = channels are the short one"] = "auto",
+        layout: Annotated[
+            str, "one of auto, yxc, cyx, nyx", "axes of arrays; yxc or cyx: a file of three axes is one picture"
+        ] = "auto",
         window: Annotated[str, "", "DICOM: file (its own window), none (readings), or CENTRE,WIDTH"] = "file",
         axis: Annotated[int, "in [0, 2]", "NIfTI: slices are 2 axial, 1 coronal, 0 sagittal"] = 2,
     ) -> None:
@@ -67,7 +69,8 @@ class Image(Modality):
     @property
     def scan_key(self) -> str:
         """What ``items`` depends on."""
-        return "" if self.axis == 2 else f"axis {self.axis}"
+        given = [(self.axis != 2, f"axis {self.axis}"), (self.layout != "auto", f"layout {self.layout}")]
+        return ", ".join(said for differs, said in given if differs)
 
     def _read_window(self) -> Any:
         try:

@@ -25,22 +25,25 @@ _SERIAL = 32_767  # so many numbers at a time stay below the size from which tor
 def picture_axes(shape: tuple[int, ...], layout: str = "auto") -> tuple[bool, int | None]:
     """What the axes of an array of pictures mean: (is it one picture alone, its channel axis or None for (Y, X)).
 
-    Two axes are one gray picture. Three are (N, Y, X), or one picture (Y, X, C) if the last is 3 or 4 and the others
-    are longer than 16. Four are (N, Y, X, C) or (N, C, Y, X): channels are the one of axis 1 and the last that is 3 or
-    4, else the shorter, unless ``layout`` ("yxc", "cyx") says. Raises ``UnreadableError`` where it cannot be told.
+    Two axes are one gray picture. Three are one picture where ``layout`` says how ("yxc", "cyx"), else (N, Y, X)
+    ("nyx"), or one picture (Y, X, C) if the last is 3 or 4 and the others are longer than 16 ("auto"). Four are
+    (N, Y, X, C) or (N, C, Y, X): channels are the one of axis 1 and the last that is 3 or 4, else the shorter, unless
+    ``layout`` says. Raises ``UnreadableError`` where it cannot be told.
     """
     if len(shape) == 2:
         return True, None
     if len(shape) == 3:
+        if layout in ("yxc", "cyx"):
+            return True, 0 if layout == "cyx" else 2
         single = layout == "auto" and shape[2] in (3, 4) and min(shape[:2]) > 16
         return single, 2 if single else None
     if len(shape) != 4:
         raise UnreadableError(f"an array of {len(shape)} axes, not pictures (N, Y, X), (N, Y, X, C) or (N, C, Y, X)")
-    if layout == "auto" and shape[1] == shape[3]:
+    if layout in ("auto", "nyx") and shape[1] == shape[3]:
         raise UnreadableError(f"rows of shape {shape[1:]} may be (Y, X, C) or (C, Y, X): say which by layout")
     colours = [side in (3, 4) for side in (shape[1], shape[3])]  # tells even where a picture has one row
     first = colours[0] if colours[0] != colours[1] else shape[1] < shape[3]
-    return False, 0 if layout == "cyx" or layout == "auto" and first else 2
+    return False, 0 if layout == "cyx" or layout != "yxc" and first else 2
 
 
 def channels_last(array: Shaped[ndarray, " ..."], axis: int | None) -> Shaped[ndarray, "Y X C"]:

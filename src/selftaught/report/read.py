@@ -151,7 +151,11 @@ def _metrics(run: Run) -> dict[str, list[float]]:
 def _quarantine(run: Run) -> list[tuple[str, str]] | None:
     if not (run.folder / "quarantine.csv").exists():
         return None
-    header, *rows = [row for row in csv.reader(io.StringIO(_text(run, "quarantine.csv"))) if row] or [[]]
+    try:
+        header, *rows = [row for row in csv.reader(io.StringIO(_text(run, "quarantine.csv"))) if row] or [[]]
+    except csv.Error as error:
+        run.notes.append(f"quarantine.csv is no table: {error}.")
+        return []
     if "path" not in header:
         run.notes.append("quarantine.csv has no 'path' column.")
         return []

@@ -161,8 +161,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Puts ``text`` into a file atomically: after a kill there is the old content or the new, never half of it."""
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
-    partial.write_text(text)
-    _settle(partial, target)
+    try:
+        partial.write_text(text)
+        _settle(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _settle(partial: Path, target: Path) -> None:

@@ -11,17 +11,33 @@ from selftaught.types import Batch
 
 
 class Batches(Protocol):
-    """``batches(start, stop)`` yields this rank's share of global batches start, …, stop - 1; may have ``close``."""
+    """``batches(start, stop)`` yields this rank's share of global batches start, …, stop - 1; may have ``close``, and
+    count decoded samples that were asked for (``asked``) and kept since before (``found``).
+    """
 
     def __call__(self, start: int, stop: int) -> Iterable[Batch]: ...
 
 
 class Feed:
-    """Iterates once; ``waited`` is in seconds and may be set back to 0. Close it, so that workers end."""
+    """Iterates once; ``waited`` is in seconds since ``begin``. Close it, so that workers end."""
 
     def __init__(self, batches: Batches, start: int, stop: int) -> None:
         self.source = batches(start, stop) if start < stop else ()
-        self.waited = 0.0
+        self._before = (0, 0)
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts anew from here."""
+        self.waited, self._before = 0.0, self._counted()
+
+    @property
+    def kept(self) -> float | None:
+        """Share of the decoded samples that were kept since before; None where none was asked for."""
+        asked, found = (now - then for now, then in zip(self._counted(), self._before, strict=True))
+        return found / asked if asked else None
+
+    def _counted(self) -> tuple[int, int]:
+        return getattr(self.source, "asked", 0), getattr(self.source, "found", 0)
 
     def __iter__(self) -> Iterator[Batch]:
         memory.release()  # the first batch starts the workers

@@ -18,8 +18,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from selftaught.errors import Interrupted
+from selftaught.errors import Interrupted, is_out_of_memory
 from selftaught.nn import batchwise
+from selftaught.train import room
 from selftaught.train.callbacks import Callback, Result, Row, State
 from selftaught.train.checkpoint import Store
 from selftaught.train.clocks import clock_of
@@ -144,8 +145,7 @@ class _Run:
         rehearsal = Rehearsal(total)
         with thrown_away(self.task, self.optimiser), closing(Feed(self.batches, 0, WITHOUT_END)) as feed:
             for number, batch in enumerate(feed):
-                clock = self._clock(number, steps=WITHOUT_END)
-                self.stepper(batch.to(self.fabric.device), clock, Schedule(WITHOUT_END)).loss.item()
+                self._step(batch, self._clock(number, steps=WITHOUT_END), Schedule(WITHOUT_END)).loss.item()
                 if self.fabric.broadcast(rehearsal.step()):
                     break
         costs = Costs(rehearsal.seconds_per_step, self._rehearsed_sweep(), 3 * timed(self._save), self.settings.reserve)
@@ -197,11 +197,27 @@ class _Run:
                 self._before_epoch()
                 row_due = self._row_due(self.done + 1)
                 clock = self._clock(self.done)
-                step = self.stepper(batch.to(self.fabric.device), clock, schedule, measure=row_due)
+                step = self._step(batch, clock, schedule, measure=row_due)
                 self.done += 1
                 self._after(step, clock, feed, row_due)
                 if self._must_stop():
                     break
+
+    def _step(self, batch: Batch, clock: Clock, schedule: Schedule, *, measure: bool = True) -> Step:
+        """Raises OutOfMemory, with what would fit where one process can find that out alone."""
+
+        def step(share: Batch) -> Step:
+            return self.stepper(share.to(self.fabric.device), clock, schedule, measure=measure)
+
+        try:
+            return step(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self.optimiser.zero_grad(set_to_none=True)  # here, not above: the failed step's frames hold its tensors
+        alone = self.fabric.world_size == 1
+        fits = room.most(step, batch, self.task.method.minimum_batch * self.settings.accumulate) if alone else 0
+        raise room.refusal(self.settings.batch_size, fits, auto=not self.done)
 
     def _after(self, step: Step, clock: Clock, feed: Feed, row_due: bool) -> None:
         self.state.clock, self.state.outputs = clock, step.outputs
@@ -230,6 +246,8 @@ class _Run:
         row |= {"samples": self.done * self.settings.batch_size, "loss": float(step.loss), "lr": step.rate}
         row["gradient_norm"] = math.nan if step.norm is None else float(step.norm)
         row |= {"samples_per_second": samples / spent, "data_wait": feed.waited / spent}
+        if feed.kept is not None:
+            row["kept"] = feed.kept
         if len(step.terms) > 1:
             row |= {f"loss.{name}": float(value) for name, value in step.terms.items()}
         self.keeper.saving.job = self.state.seconds / self.done * self.steps
@@ -243,7 +261,8 @@ class _Run:
             self.progress.update(self.done, row, self.state.words)
 
     def _begin_interval(self, feed: Feed) -> None:
-        self.interval_began, self.interval_first, feed.waited = time.perf_counter(), self.done, 0.0
+        self.interval_began, self.interval_first = time.perf_counter(), self.done
+        feed.begin()
 
     def _before_epoch(self) -> None:
         method = self.task.method

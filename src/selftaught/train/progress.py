@@ -129,11 +129,18 @@ class MetricsFile:
             self._board.close()
 
     def _read(self) -> list[dict[str, str]]:
-        """Whole rows only: a kill may have torn the last one, and it is made again anyway."""
+        """Whole rows only: a kill may have torn the last one, and it is made again anyway.
+
+        A file that is no table any more is put aside under another name.
+        """
         if not self.path.exists():
             return []
-        text = self.path.read_text()
-        rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+        except (ValueError, csv.Error):
+            self.path.replace(self.path.with_name(f"{self.path.name}.broken"))
+            return []
         return [row for row in rows if (row.get("step") or "").isdigit() and None not in row]
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
@@ -151,6 +158,8 @@ def sentence(row: Mapping[str, Any], words: Mapping[str, str]) -> str:
         parts.append(f"{row['samples_per_second']:,.0f} samples/s")
     if "data_wait" in row:
         parts.append(f"wait {row['data_wait']:.0%}")
+    if "kept" in row:
+        parts.append(f"kept {row['kept']:.0%}")
     return "  ".join(parts + [f"{name} {word}" for name, word in words.items()])
 
 
