@@ -335,6 +335,8 @@ def test_one_prototype_for_all_is_named_once_it_lasts():
 def test_views_apart_and_a_stuck_loss_are_warnings():
     apart = History(64, 300, [check(0, 30, 1.1), check(150, 30, 1.6)])
     assert names(apart) == [("warning", "views apart")]
+    apart.compares = False  # a VAE's encoder may well tell where in the picture something is
+    assert names(apart) == [("ok", "healthy")]
     stuck = [Peek(step, 1.0, 0.3, 0.9, 4.85) for step in range(5, 150, 5)]
     assert names(History(64, 300, [check(0, 30)], stuck)) == [("warning", "loss stuck")]
 

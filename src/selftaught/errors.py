@@ -122,11 +122,18 @@ def first_line(error: Exception) -> str:
 
 def cannot_write(error: OSError) -> WriteError | None:
     """The error for a full disk and its like; None for another one."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+    number = number_of(error)
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
         return None
     where = f" {error.filename!r}" if error.filename else ""
     hint = "What was there before still stands. Make room, then give the same command again."
-    return WriteError(f"A file{where} cannot be written: {os.strerror(error.errno)}.", hint=hint)
+    return WriteError(f"A file{where} cannot be written: {os.strerror(number)}.", hint=hint)
+
+
+def number_of(error: OSError) -> int | None:
+    """``errno``; that of a full disk where numpy only says how much it could write."""
+    short = error.errno is None and "requested and" in str(error) and str(error).endswith("written")
+    return errno.ENOSPC if short else error.errno
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -40,6 +40,7 @@ def make_watch(parts: Preparation, say: Speaker) -> Watch:
         path=parts.out / "health.json",
         batch_size=parts.order.batch_size,
         held_out=held_out,
+        compares=sum(group.count for group in parts.plan) > 1,
         say=lambda verdict: say(f"{verdict.level}: {verdict.sentence}"),
     )
 

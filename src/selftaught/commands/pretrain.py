@@ -20,7 +20,7 @@ from selftaught.errors import ConfigError, DataError, must_be, nearest
 
 @command
 def pretrain(
-    data: Annotated[Any, "", "folder, zip or tar, table of paths, .npz or .npy file; in Python also paths or arrays"],
+    data: Annotated[Any, "", "folder, zip or tar, table, .npz or .npy, URL of shards; in Python also paths or arrays"],
     *,
     out: Annotated[str | os.PathLike[str], "", "folder of the run; made here, or gone on with"],
     modality: Annotated[Group, "modality", "kind of data; auto = by content"] = "auto",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from selftaught.errors import WriteError
+from selftaught.errors import WriteError, number_of
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
@@ -29,9 +29,10 @@ def write_atomically(path: Path, what: str, write: Callable[[str], None]) -> Non
     except BaseException as error:
         with contextlib.suppress(OSError):
             unfinished.unlink()
-        if not isinstance(error, OSError) or error.errno is None:  # Arrow's, of what it reads
+        number = number_of(error) if isinstance(error, OSError) else None
+        if number is None:  # also Arrow's, of what it reads
             raise
-        why = os.strerror(error.errno)  # Arrow's words are longer
+        why = os.strerror(number)  # Arrow's words are longer
         hint = f"Set SELFTAUGHT_CACHE to a folder with room; this one is {str(cache_folder())!r}."
         if cache_folder() not in path.parents:
             hint = "Make room there, or choose another place."

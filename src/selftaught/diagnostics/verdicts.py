@@ -61,6 +61,7 @@ class History:
     samples: int = 0
     checks: list[dict[str, float]] = field(default_factory=list)
     peeks: list[Peek] = field(default_factory=list)
+    compares: bool = True  # False = the method sees one view of each sample: it does not ask that views be alike
 
 
 def judge(history: History) -> list[Verdict]:
@@ -176,7 +177,7 @@ def rank_lost(history: History) -> Verdict | None:
 
 def views_apart(history: History) -> Verdict | None:
     """Two views of a sample lie no closer than two samples, and further apart than untrained."""
-    if len(history.checks) < 2 or "closeness" not in history.checks[0]:
+    if not history.compares or len(history.checks) < 2 or "closeness" not in history.checks[0]:
         return None
     first, now = history.checks[0]["closeness"], history.checks[-1]["closeness"]
     step = int(history.checks[-1]["step"])

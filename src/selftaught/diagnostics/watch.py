@@ -58,6 +58,7 @@ class Watch:
     path: where health.json goes; None = nowhere.
     batch_size: of the training, samples a step; what a check may cost is reckoned in its steps.
     held_out: whether the samples were kept from the training; said in health.json.
+    compares: whether the method sees several views of a sample; else nothing is said of their likeness.
     say: called with each new warning or alarm (a ``Verdict``), on rank 0.
     """
 
@@ -72,6 +73,7 @@ class Watch:
         path: str | Path | None = None,
         batch_size: int = 64,
         held_out: bool = True,
+        compares: bool = True,
         say: Callable[[Verdict], None] | None = None,
     ) -> None:
         self.plain, self.paired, self.explained, self.held_out = plain, paired, explained, held_out
@@ -79,7 +81,7 @@ class Watch:
         self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
         self.say, self.batch_size, self.start = say, batch_size, start
         self._features: torch.Tensor | None = None  # of the encoder that the run started from
-        self.history = History()
+        self.history = History(compares=compares)
         self.verdicts: list[Verdict] = []
         self._start: list[float] = []  # norms of the encoder's matrices at step 0
         self._planned: set[int] = set()
@@ -143,7 +145,7 @@ class Watch:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The counterpart of ``state``."""
         peeks = [Peek(*values) for values in state["peeks"]]
-        self.history = History(state["dim"], state["samples"], list(state["checks"]), peeks)
+        self.history = History(state["dim"], state["samples"], list(state["checks"]), peeks, self.history.compares)
         self.verdicts = [Verdict(**fields) for fields in state["verdicts"]]
         self._start, self._loss = list(state["start"]), state["loss"]
 
