@@ -281,39 +281,21 @@ class Preparation:
 
     def loader(self, start: int, stop: int, *, rank: int = 0, world: int = 1) -> Loader | StreamLoader:
         """The views of batches start, …, stop - 1."""
+        options: dict[str, Any] = {
+            "rank": rank,
+            "world": world,
+            "workers": self.workers,
+            "start": start,
+            "stop": stop,
+            "unreadable": self.unreadable,
+            "accept_unreadable": self.request["accept_unreadable"],
+            "pin_memory": self.device == "cuda",
+            "give_way": self.device == "cpu",
+        }
         if self.stream is not None:
-            return StreamLoader(
-                self.stream,
-                self.lanes,
-                self.modality,
-                self.plan,
-                rank=rank,
-                world=world,
-                workers=self.workers,
-                start=start,
-                stop=stop,
-                unreadable=self.unreadable,
-                accept_unreadable=self.request["accept_unreadable"],
-                pin_memory=self.device == "cuda",
-                give_way=self.device == "cpu",
-            )
-        return Loader(
-            self.index,
-            self.modality,
-            self.plan,
-            self.order,
-            rank=rank,
-            world=world,
-            workers=self.workers,
-            start=start,
-            stop=stop,
-            targets=self.labels[self.train_rows] if self.labels is not None and self._learns_labels() else None,
-            unreadable=self.unreadable,
-            accept_unreadable=self.request["accept_unreadable"],
-            pin_memory=self.device == "cuda",
-            give_way=self.device == "cpu",
-            kept=self.kept,
-        )
+            return StreamLoader(self.stream, self.lanes, self.modality, self.plan, **options)
+        targets = self.labels[self.train_rows] if self.labels is not None and self._learns_labels() else None
+        return Loader(self.index, self.modality, self.plan, self.order, targets=targets, kept=self.kept, **options)
 
     @functools.cached_property
     def kept(self) -> Decoded | None:
