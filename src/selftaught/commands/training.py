@@ -53,7 +53,8 @@ def train(parts: Preparation, say: Speaker, began: float) -> Run:
             if not _may_shrink(parts, error):
                 raise
             say(f"note: {error} {error.fits:,} fit: starting over with these.")
-            shutil.rmtree(parts.out / "checkpoints", ignore_errors=True)  # of step 0, with another batch size
+            for made in ("checkpoints", "pictures"):  # of step 0, with another batch size
+                shutil.rmtree(parts.out / made, ignore_errors=True)
             parts.start_over(error.fits)
         room.release()  # here, not above: the error's frames hold what did not fit
 

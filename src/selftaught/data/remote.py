@@ -21,7 +21,7 @@ import fsspec
 from fsspec.asyn import reset_lock
 
 from selftaught.data.place import cache_folder, write_atomically
-from selftaught.errors import DataError, UnreadableError, first_line, nearest
+from selftaught.errors import DataError, first_line, nearest
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _HUB = re.compile(r"^hf://(?:datasets/)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+?))?/?$")  # hf://name and hf://owner/name
@@ -149,7 +149,3 @@ def _fetch(file: Remote, folder: Path) -> str:
 
         write_atomically(place, "copy of what lies elsewhere", save)
     return str(place)
-
-
-def unreadable(url: str, error: Exception) -> UnreadableError:
-    return UnreadableError(f"{url} cannot be read: {first_line(error)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -54,7 +55,7 @@ class Stream:
         said = json.dumps([dataclasses.astuple(each) for each in self.shards])
         return hashlib.sha256(said.encode()).hexdigest()
 
-    @property
+    @functools.cached_property
     def counts(self) -> lanes.Counts:
         """How many samples the shards hold, without those that are passed over."""
         return lanes.Counts(_folder(self.fingerprint) / "counts.jsonl")
