@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import itertools
 import pickle
 import struct
 import zipfile
 import zlib
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,6 +17,7 @@ from selftaught.errors import DataError, UnreadableError
 from selftaught.formats import arrays
 from selftaught.formats.pictures import EXTENSIONS, Picture
 from selftaught.formats.stills import look, open_still
+from tests.tiff_files import written
 
 
 def photo(height: int = 37, width: int = 53, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -114,50 +113,12 @@ def test_jpeg_of_unusual_chroma_sampling_is_read():
         Picture(head + b"\x28\xa0\x00").decode()
 
 
-def _tiff(
-    pixels: np.ndarray, *, deflate: bool, planar: bool, predictor: int, order: Literal["<", ">"], tile: int = 0
-) -> bytes:
-    """A TIFF of any number of channels, written from the specification: strips or tiles, then one directory."""
-    height, width, channels = pixels.shape
-    planes = [pixels[..., c : c + 1] for c in range(channels)] if planar else [pixels]
-    out, offsets, lengths = bytearray(b"II*\0\0\0\0\0" if order == "<" else b"MM\0*\0\0\0\0"), [], []
-    rows, columns = tile or 8, tile or width
-    for plane in planes:
-        for top, left in itertools.product(range(0, height, rows), range(0, width, columns)):
-            strip = plane[top : top + rows, left : left + columns]
-            if tile:  # tiles at the border are padded, strips are not
-                strip = np.pad(strip, ((0, tile - strip.shape[0]), (0, tile - strip.shape[1]), (0, 0)), mode="edge")
-            if predictor == 2:
-                strip = np.diff(strip, axis=1, prepend=np.zeros_like(strip[:, :1]))
-            packed = np.ascontiguousarray(strip).astype(strip.dtype.newbyteorder(order)).tobytes()
-            packed = zlib.compress(packed) if deflate else packed
-            offsets.append(len(out))
-            lengths.append(len(packed))
-            out += packed
-    tags = [(256, [width]), (257, [height]), (258, [8 * pixels.itemsize] * channels), (259, [8 if deflate else 1]),
-            (262, [1]), (273, offsets), (277, [channels]), (278, [rows]), (279, lengths), (284, [2 if planar else 1]),
-            (317, [predictor]), (338, [0] * (channels - 1))]  # fmt: skip
-    if tile:
-        known = dict(tags)
-        tags = [(tag, values) for tag, values in tags if tag not in (273, 278, 279)]
-        tags = sorted([*tags, (322, [tile]), (323, [tile]), (324, known[273]), (325, known[279])])
-    places = []
-    for _, values in tags:
-        places.append(len(out))
-        out += struct.pack(f"{order}{len(values)}I", *values)
-    struct.pack_into(f"{order}I", out, 4, len(out))
-    out += struct.pack(f"{order}H", len(tags))
-    for (tag, values), place in zip(tags, places, strict=True):
-        out += struct.pack(f"{order}HHII", tag, 4, len(values), values[0] if len(values) == 1 else place)
-    return bytes(out + b"\0\0\0\0")
-
-
 @pytest.mark.parametrize("channels", [2, 4, 5, 13])
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("how", [(False, 1, "<"), (True, 1, ">"), (True, 2, "<")])
 def test_tiff_of_many_channels(channels, planar, how):
     pixels = np.random.default_rng(channels).integers(0, 65536, (21, 18, channels)).astype(np.uint16)
-    data = _tiff(pixels, deflate=how[0], planar=planar, predictor=how[1], order=how[2])
+    data = written(pixels, codec="deflate" if how[0] else "", planar=planar, predictor=how[1], order=how[2])
     picture = Picture(data)
     assert picture.shape == (21, 18, channels) and np.array_equal(picture.decode(), pixels)
     with pytest.raises(UnreadableError):
@@ -167,7 +128,7 @@ def test_tiff_of_many_channels(channels, planar, how):
 @pytest.mark.parametrize("planar", [False, True])
 def test_tiff_of_tiles(planar):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 57, 3), dtype=np.uint8)
-    data = _tiff(pixels, deflate=True, planar=planar, predictor=2, order="<", tile=16)
+    data = written(pixels, codec="deflate", planar=planar, predictor=2, tile=16)
     assert np.array_equal(Picture(data).decode(), pixels)
 
 
@@ -188,7 +149,7 @@ def test_tiff_by_opencv_and_by_us_agree(compression, mode, orientation):
 
 
 def test_tiff_of_many_channels_with_another_compression_says_so():
-    data = bytearray(_tiff(photo(channels=4), deflate=False, planar=False, predictor=1, order="<"))
+    data = bytearray(written(photo(channels=4)))
     at = data.rindex(struct.pack("<HHII", 259, 4, 1, 1))
     data[at + 8] = 5
     with pytest.raises(UnreadableError, match="4 channels compressed by LZW"):
@@ -331,7 +292,7 @@ def test_content_counts_not_the_name(tmp_path):
     (tmp_path / "a.jpg").write_bytes(saved(photo(), "PNG"))
     assert look(str(tmp_path / "a.jpg")) == (1, "")
     assert np.array_equal(open_still(str(tmp_path / "a.jpg")).decode(), photo())
-    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"} == EXTENSIONS
+    assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".btf", ".svs"} == EXTENSIONS
 
 
 def test_picture_is_cheap_to_pickle():

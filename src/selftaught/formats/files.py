@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import os
 import re
 import stat as modes
@@ -102,6 +103,19 @@ def read_at(path: str, at: int, count: int) -> bytes:
             return os.pread(file.fileno(), most, at + (part.at if part else 0))
     except (OSError, ValueError, OverflowError) as error:
         raise UnreadableError(f"cannot be read at byte {at:,}: {error}") from None
+
+
+def mapped(path: str) -> memoryview:
+    """All bytes of a file or a part without reading them; deflated parts are read. Raises ``UnreadableError``."""
+    part = part_of(path)
+    if part is not None and part.packed:
+        return memoryview(read(path))
+    try:
+        with open(part.file if part else path, "rb", buffering=0) as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        raise UnreadableError(f"cannot be opened: {error}") from None
+    return whole if part is None else whole[part.at : part.at + part.size]
 
 
 def _inflated(file: int, part: Part, wanted: int) -> bytes:

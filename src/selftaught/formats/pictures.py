@@ -19,7 +19,7 @@ import simplejpeg
 from selftaught.errors import UnreadableError
 from selftaught.formats import heads, tiff
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+EXTENSIONS = tiff.EXTENSIONS | {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 MAX_PIXELS = 2**28  # 16,384 squared; a few kilobytes of PNG can claim more memory than the machine has
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say it ourselves, once, with the path

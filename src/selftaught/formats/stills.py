@@ -1,5 +1,5 @@
 """Everything that holds pictures, as pictures: a file is one, or has pages (TIFF), frames (DICOM, GIF, WebP) or slices
-(NIfTI), which belong together.
+(NIfTI), which belong together; pictures and pages may be cut into tiles, which do too.
 
 What a file is, its content says; a volume is known by its name, since its first bytes are a number and its packed ones
 anybody's.
@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from selftaught.errors import UnreadableError
-from selftaught.formats import animation, dicom, files, heads, nifti, pictures, tiff
+from selftaught.formats import animation, dicom, files, heads, nifti, pictures, tiff, tiff_parts, tiles
 
 EXTENSIONS = pictures.EXTENSIONS | dicom.EXTENSIONS | nifti.EXTENSIONS | animation.EXTENSIONS
+LARGE = 2**26  # bytes: smaller files are read whole. A mapped one that somebody shortens would end the process.
 _TIFF = tuple(start for start, _ in tiff.SIGNATURES)
 
 
@@ -23,8 +24,11 @@ class Look(NamedTuple):
     group: str
 
 
-def look(path: str, *, axis: int = 2) -> Look:
-    """What is in a file, cheaply: 132 bytes of a picture, the header of the others. Raises ``UnreadableError``."""
+def look(path: str, *, axis: int = 2, tile: int = 0) -> Look:
+    """What is in a file, cheaply: 132 bytes of a picture, the header of the others. Raises ``UnreadableError``.
+
+    ``tile``: side of the tiles that pictures and pages are cut into, pixels; 0 = only where they are too large.
+    """
     if nifti.is_nifti(path):
         return Look(nifti.slices(path, axis), path)
     start = files.read(path, dicom.START)
@@ -33,8 +37,11 @@ def look(path: str, *, axis: int = 2) -> Look:
     if animation.is_animation(start):
         return _several(animation.frames(files.read(path)), path)
     if heads.kind_of(start[:16]) == "tiff":
-        return _several(len(_pages(path)), path)
-    return Look(1, "")
+        pages = tiff.pages(lambda at, count: files.read_at(path, at, count))
+        return _several(sum(tiles.count(page.size, tile) for page in _some(pages)), path)
+    if not tile:
+        return Look(1, "")
+    return _several(tiles.count(pictures.Picture(files.read(path)).shape[:2], tile), path)
 
 
 def _several(count: int, path: str) -> Look:
@@ -42,33 +49,42 @@ def _several(count: int, path: str) -> Look:
     return Look(count, path if count > 1 else "")
 
 
-def _pages(path: str) -> list[int]:
-    found = tiff.pages(lambda at, count: files.read_at(path, at, count))
-    if not found:
+def _some(pages: list[tiff.Spot]) -> list[tiff.Spot]:
+    if not pages:
         raise UnreadableError("a tiff without a page that is a picture")
-    return found
+    return pages
 
 
-def open_still(path: str, part: int = 0, *, window: Any = "file", axis: int = 2) -> Any:
+def open_still(path: str, part: int = 0, *, window: Any = "file", axis: int = 2, tile: int = 0) -> Any:
     """One picture, still encoded where that is possible: ``shape`` (Y, X, C), ``dtype``, ``numpy.asarray``."""
     if nifti.is_nifti(path):
         return nifti.read_slice(path, part, axis)
+    if files.stat(path)[0] > LARGE and files.read(path, 4) in _TIFF:
+        return _page(files.mapped(path), part, tile)
     data = files.read(path)
     if dicom.is_dicom(data[: dicom.START]):
         return dicom.Frame(data, part, window)
     if animation.is_animation(data[: dicom.START]):
         return animation.Frame(data, part)
-    if part == 0 and not data.startswith(_TIFF):
-        return pictures.Picture(data)
-    return _page(data, part)
+    if data.startswith(_TIFF):
+        return _page(data, part, tile)
+    picture = pictures.Picture(data)
+    if not tiles.side(picture.shape[:2], tile):
+        return picture
+    return tiles.Tile(picture, tiles.box(picture.shape[:2], tile, part))
 
 
-def _page(data: bytes, part: int) -> pictures.Picture:
-    """A page of a TIFF; the first as it is where there is no other before it."""
-    pages = tiff.pages(lambda at, count: data[at : at + count]) if data.startswith(_TIFF) else [0]
-    if part >= len(pages):
-        raise UnreadableError(f"holds {len(pages)} pictures, number {part + 1} was asked for")
-    return pictures.Picture(tiff.with_page(data, pages[part]))
+def _page(data: tiff.Bytes, part: int, tile: int) -> Any:
+    """A page of a TIFF, or a tile of one."""
+    pages, before = _some(tiff.pages(lambda at, count: bytes(data[at : at + count]))), 0
+    for page in pages:
+        count = tiles.count(page.size, tile)
+        if part < before + count:
+            if tiles.side(page.size, tile):
+                return tiff_parts.Part(data, page.at, tiles.box(page.size, tile, part - before))
+            return pictures.Picture(tiff.with_page(bytes(data), page.at))
+        before += count
+    raise UnreadableError(f"holds {before:,} pictures, number {part + 1:,} was asked for")
 
 
 def is_bare_dicom(path: str) -> bool:

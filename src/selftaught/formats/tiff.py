@@ -2,7 +2,8 @@
 
 OpenCV decodes 1, 3 and 4 samples a pixel, and multiplies colours by alpha without saying so. Microscopes and satellites
 write 2, 5 or 13 channels, nearly always uncompressed or deflated, so those are read here: strips or tiles, chunky or
-planar, predictor 1 or 2. A page is read by making it the first (``with_page``).
+planar, predictor 1 or 2. A page is read by making it the first (``with_page``); a part of one that is too large to be
+read whole, by ``tiff_parts``.
 Sources: TIFF 6.0 (Adobe, 1992), its supplement for predictor 2, BigTIFF (AWare Systems, 2007).
 """
 
@@ -12,14 +13,18 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from selftaught.errors import UnreadableError
 
+EXTENSIONS = frozenset({".tif", ".tiff", ".btf", ".svs"})  # the last: what Aperio's scanners write
 SIGNATURES = tuple((start, "tiff") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 MAX_PAGES = 100_000
+Bytes = bytes | memoryview  # a whole file: read, or mapped where it is large
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q"}
+_KIND, _WIDTH, _HEIGHT, _TILE = 254, 256, 257, 322  # tags
 _CODECS = {1: bytes, 8: zlib.decompress, 32946: zlib.decompress}
 _COMPRESSION = {2: "fax", 5: "LZW", 7: "JPEG", 32773: "PackBits", 34712: "JPEG 2000", 50000: "Zstandard", 50001: "WebP"}
 
@@ -36,6 +41,7 @@ class Page:
     premultiplied: bool  # True = colours are stored times alpha
     packed: bool  # True = several pixels a byte
     planar: bool
+    tiled: bool  # False = in strips
     compression: int
     predictor: int
     orientation: int
@@ -63,46 +69,58 @@ class Page:
         return self.photometric in (0, 1, 2) and (self.colours not in (1, 3) or (self.samples == 2 and self.alpha))
 
 
-def directory(data: bytes) -> dict[int, tuple]:
-    """Tag -> values of the first directory. Raises ``struct.error`` or ``ValueError`` where it is cut short."""
-    order, big = _layout(data)
+class Spot(NamedTuple):
+    """Where the directory of a page is, and what it says without being read whole."""
+
+    at: int
+    size: tuple[int, int]  # (Y, X)
+    tiled: bool
+
+
+def directory(data: Bytes, at: int = 0) -> dict[int, tuple]:
+    """Tag -> values of the directory at byte ``at``, 0 = the first.
+
+    Raises ``struct.error`` or ``ValueError`` where it is cut short.
+    """
+    order, big = layout(data)
     found = {}
-    for place, tag in _entries(data):
+    for place, tag in entries(data, at):
         kind, count = struct.unpack_from(order + ("HQ" if big else "HI"), data, place + 2)
         if kind in _FORMATS:
             found[tag] = _values(data, order, _FORMATS[kind], count, place + (12 if big else 8), 8 if big else 4)
     return found
 
 
-def _layout(data: bytes) -> tuple[str, bool]:
+def layout(data: Bytes) -> tuple[str, bool]:
     """(byte order for struct, whether it is a BigTIFF)."""
     return "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
 
 
-def _entries(data: bytes) -> Iterator[tuple[int, int]]:
-    """(place, tag) of every entry of the first directory."""
-    order, big = _layout(data)
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+def entries(data: Bytes, at: int = 0) -> Iterator[tuple[int, int]]:
+    """(place, tag) of every entry of the directory at byte ``at``, 0 = the first."""
+    order, big = layout(data)
+    if not at:
+        (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
     first, step = at + (8 if big else 2), 20 if big else 12
     for place in range(first, first + step * count, step):
         yield place, struct.unpack_from(order + "H", data, place)[0]
 
 
-def _values(data: bytes, order: str, kind: str, count: int, at: int, inline: int) -> tuple:
-    layout = f"{order}{count}{kind}"
-    if struct.calcsize(layout) > inline:
+def _values(data: Bytes, order: str, kind: str, count: int, at: int, inline: int) -> tuple:
+    form = f"{order}{count}{kind}"
+    if struct.calcsize(form) > inline:
         (at,) = struct.unpack_from(order + ("Q" if inline == 8 else "I"), data, at)
-    return struct.unpack_from(layout, data, at)
+    return struct.unpack_from(form, data, at)
 
 
-def pages(read_at: Callable[[int, int], bytes]) -> list[int]:
-    """Where the directories of the pages are, but for thumbnails and masks; ``read_at(start, count)`` gives bytes.
+def pages(read_at: Callable[[int, int], bytes]) -> list[Spot]:
+    """The pages, but for thumbnails, masks and the smaller levels of a pyramid; ``read_at(start, count)`` gives bytes.
 
     Raises ``UnreadableError`` where the chain of directories leaves the file or runs in a circle.
     """
     start = read_at(0, 16)
-    order, big = _layout(start)
+    order, big = layout(start)
     try:
         (at,) = struct.unpack_from(order + ("Q" if big else "I"), start, 8 if big else 4)
         seen, found = set(), []
@@ -110,33 +128,40 @@ def pages(read_at: Callable[[int, int], bytes]) -> list[int]:
             if at in seen or len(seen) >= MAX_PAGES:
                 raise UnreadableError("broken tiff: its pages run in a circle" if at in seen else "too many pages")
             seen.add(at)
-            kind, after = _of_directory(read_at, at, order, big)
-            if not kind & 5:  # bit 0: a smaller copy, bit 2: a mask
-                found.append(at)
+            kind, spot, after = _of_directory(read_at, at, order, big)
+            if not kind & 5 and not (found and _is_level(spot, found[0])):  # bit 0: a smaller copy, bit 2: a mask
+                found.append(spot)
             at = after
     except struct.error:
         raise UnreadableError("truncated tiff: a page's directory is missing") from None
     return found
 
 
-def _of_directory(read_at: Callable[[int, int], bytes], at: int, order: str, big: bool) -> tuple[int, int]:
-    """(NewSubfileType, where the next directory is) of the directory at ``at``."""
+def _is_level(page: Spot, first: Spot) -> bool:
+    """Whether a page is the first one made smaller, which not every scanner says: pyramids are stored in tiles."""
+    (y, x), (height, width) = page.size, first.size
+    return first.tiled and 2 * max(y, x) <= max(height, width) and abs(y * width - x * height) <= 0.02 * x * height
+
+
+def _of_directory(read_at: Callable[[int, int], bytes], at: int, order: str, big: bool) -> tuple[int, Spot, int]:
+    """(NewSubfileType, the page, where the next directory is) of the directory at ``at``."""
     width, step = (8, 20) if big else (2, 12)
     (count,) = struct.unpack(order + ("Q" if big else "H"), read_at(at, width))
     if count > 4096:
         raise UnreadableError(f"broken tiff: a directory of {count:,} entries")
     body = read_at(at + width, step * count + (8 if big else 4))
-    kind = 0
+    found = dict.fromkeys((_KIND, _WIDTH, _HEIGHT, _TILE), 0)
     for place in range(0, step * count, step):
         tag, stored = struct.unpack_from(order + "HH", body, place)
-        if tag == 254 and stored in (3, 4, 16):
-            (kind,) = struct.unpack_from(order + _FORMATS[stored], body, place + (12 if big else 8))
-    return kind, struct.unpack_from(order + ("Q" if big else "I"), body, step * count)[0]
+        if tag in found and stored in (3, 4, 16):
+            (found[tag],) = struct.unpack_from(order + _FORMATS[stored], body, place + (12 if big else 8))
+    spot = Spot(at, (found[_HEIGHT], found[_WIDTH]), found[_TILE] > 0)
+    return found[_KIND], spot, struct.unpack_from(order + ("Q" if big else "I"), body, step * count)[0]
 
 
 def with_page(data: bytes, at: int) -> bytes:
     """The same file with the directory at byte ``at`` as its first page."""
-    order, big = _layout(data)
+    order, big = layout(data)
     start, kind = (8, "Q") if big else (4, "I")
     if struct.unpack_from(order + kind, data, start) == (at,):
         return data
@@ -147,24 +172,27 @@ def without_orientation(data: bytes) -> bytes:
     """The same file with the orientation tag renamed to one nobody reads: OpenCV undoes some orientations itself."""
     order = "<" if data[:2] == b"II" else ">"
     at = 0
-    for place, tag in _entries(data):
+    for place, tag in entries(data):
         if tag == 274:
             at = place
     return data[:at] + struct.pack(order + "H", 65000) + data[at + 2 :] if at else data
 
 
-def orientation(exif: bytes) -> int:
-    """1 to 8 from an Exif block; 1 where there is none or it is broken: no reason to lose a picture."""
+def orientation(exif: Bytes, at: int = 0) -> int:
+    """1 to 8 from an Exif block or a page; 1 where there is none or it is broken: no reason to lose a picture."""
     try:
-        (value, *_) = directory(exif).get(274, (1,))
+        (value, *_) = directory(exif, at).get(274, (1,))
     except (struct.error, ValueError):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def read_page(data: bytes) -> Page:
-    """The first page. Raises ``UnreadableError``, ``struct.error`` or ``KeyError`` where it is broken."""
-    tags = directory(data)
+def read_page(data: Bytes, at: int = 0) -> Page:
+    """The page whose directory is at byte ``at``, 0 = the first.
+
+    Raises ``UnreadableError``, ``struct.error`` or ``KeyError`` where it is broken.
+    """
+    tags = directory(data, at)
     width, height = tags[256][0], tags[257][0]
     tiled = 322 in tags
     block = (tags[323][0], tags[322][0]) if tiled else (min(height, tags.get(278, (height,))[0]), width)
@@ -178,15 +206,16 @@ def read_page(data: bytes) -> Page:
         premultiplied=1 in tags.get(338, ()),
         packed=tags.get(258, (1,))[0] < 8,
         planar=tags.get(284, (1,))[0] == 2,
+        tiled=tiled,
         compression=tags.get(259, (1,))[0],
         predictor=tags.get(317, (1,))[0],
-        orientation=orientation(data),
+        orientation=orientation(data, at),
         block=block,
         blocks=tuple(zip(offsets, lengths, strict=True)),
     )
 
 
-def _dtype(data: bytes, tags: dict[int, tuple]) -> np.dtype:
+def _dtype(data: Bytes, tags: dict[int, tuple]) -> np.dtype:
     bits, kind = tags.get(258, (1,))[0], tags.get(339, (1,))[0]
     name = {1: "u", 2: "i", 3: "f"}.get(kind, "u") + str(max(8, bits) // 8)
     if name not in ("u1", "u2", "f4"):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import ConfigError, DataError, MethodError, UnreadableError, must_be
-from selftaught.formats import arrays, dicom, stills
+from selftaught.formats import arrays, dicom, pictures, stills, tiff_parts, tiles
 from selftaught.modalities.base import Modality, draw_values, pretext_of
 from selftaught.ops import photo, pixels, spatial
 from selftaught.types import Batch, Item, Photometry, Plan, Sample, ViewGroup, Views
@@ -49,27 +49,35 @@ class Image(Modality):
         ] = "auto",
         window: Annotated[str, "", "DICOM: file (its own window), none (readings), or CENTRE,WIDTH"] = "file",
         axis: Annotated[int, "in [0, 2]", "NIfTI: slices are 2 axial, 1 coronal, 0 sagittal"] = 2,
+        tile: Annotated[
+            int, "in [0, 16384]", "larger pictures are cut into tiles of that side, pixels; 0 = too large ones alone"
+        ] = 0,
     ) -> None:
         for name, side, zero in (("size", size, "from the data"), ("whole_size", whole_size, "as size")):
             if side and not 8 <= side <= 4096:
                 raise ConfigError(must_be(name, "Image", f"an int in [8, 4096], or 0 ({zero})", side))
         if layout not in LAYOUTS:
             raise ConfigError(must_be("layout", "Image", f"one of {', '.join(LAYOUTS)}", layout))
+        if tile and not 8 <= tile <= 16384:
+            raise ConfigError(must_be("tile", "Image", "an int in [8, 16384], or 0 (what is too large alone)", tile))
         if axis not in (0, 1, 2):
             raise ConfigError(must_be("axis", "Image", "an int in [0, 2]", axis))
         self.size, self.channels, self.layout, self.window, self.axis = size, channels, layout, window, axis
+        self.tile = tile
         self._read_window()  # refused here, not at the first file
         self.whole_size = whole_size
         self.dtype = ""  # of the stored pixels; "" = not fitted: as each picture has it
         self.mean: list[float] = []  # per channel, in stored units, as is std
         self.std: list[float] = []
         self.low, self.high = 0.0, 255.0  # what black and white are, in stored units
+        self.too_large = False  # True = some are cut into tiles that nobody asked for
         self.side = 0  # the median short side of the pictures looked at, pixels
 
     @property
     def scan_key(self) -> str:
         """What ``items`` depends on."""
         given = [(self.axis != 2, f"axis {self.axis}"), (self.layout != "auto", f"layout {self.layout}")]
+        given += [(self.tile > 0, f"tile {self.tile}")]
         return ", ".join(said for differs, said in given if differs)
 
     def _read_window(self) -> Any:
@@ -93,21 +101,29 @@ class Image(Modality):
         return 1.0 if kind == "u" or len(shape) == 3 else 0.8 if alike else 0.0
 
     def items(self, path: str) -> Iterable[Item]:
-        """One item per picture, frame or slice of a file, of which the first bytes are read, or per row of an array."""
+        """One item per picture, page, frame, slice or tile of a file, or row of an array; only heads are read."""
         if not arrays.is_array(path):
-            count, group = stills.look(path, axis=self.axis)
+            count, group = stills.look(path, axis=self.axis, tile=self.tile)
             return [Item(path, part, group=group) for part in range(count)]
-        single, _ = pixels.picture_axes(arrays.open_array(path).shape, self.layout)
-        return [Item(path, part) for part in range(1 if single else arrays.rows(path))]
+        shape = arrays.open_array(path).shape
+        single, axis = pixels.picture_axes(shape, self.layout)
+        count = tiles.count(pixels.plane(shape, axis), self.tile) if single else arrays.rows(path)
+        return [Item(path, part, group=path if single and count > 1 else "") for part in range(count)]
 
     def read(self, item: Item) -> Sample:
-        """A picture as ``formats.stills`` gives it, mostly still encoded, or the row of an array as (Y, X, C)."""
+        """A picture as ``formats.stills`` gives it, mostly still encoded, or what of an array is one, as (Y, X, C)."""
         if not arrays.is_array(item.path):
-            still = stills.open_still(item.path, item.part, window=self._read_window(), axis=self.axis)
-            return Sample({"image": still})
+            window = self._read_window()
+            return Sample(
+                {"image": stills.open_still(item.path, item.part, window=window, axis=self.axis, tile=self.tile)}
+            )
         array = arrays.open_array(item.path)
         single, axis = pixels.picture_axes(array.shape, self.layout)
-        return Sample({"image": pixels.channels_last(np.asarray(array) if single else array[item.part], axis)})
+        if not single:
+            return Sample({"image": pixels.channels_last(array[item.part], axis)})
+        y0, x0, y1, x1 = tiles.box(pixels.plane(array.shape, axis), self.tile, item.part)
+        part = array[:, y0:y1, x0:x1] if axis == 0 else array[y0:y1, x0:x1]
+        return Sample({"image": pixels.channels_last(np.asarray(part), axis)})
 
     def from_array(self, array: np.ndarray) -> Sample:
         """One picture in memory: (Y, X), (Y, X, C) or (C, Y, X). Raises ``UnreadableError`` for other shapes."""
@@ -133,6 +149,7 @@ class Image(Modality):
         self.side = int(np.median([min(shape[:2]) for shape in shapes]))
         self.size = self.size or auto_size([min(shape[:2]) for shape in shapes])
         self.dtype = max(pixels.STORED, key=kinds.count)
+        self.too_large = not self.tile and any(isinstance(sample.data, tiff_parts.Part) for sample in samples)
         self._measure(samples)
 
     def _measure(self, samples: Sequence[Sample]) -> None:
@@ -282,19 +299,27 @@ class Image(Modality):
             setattr(self, key, state.get(key, getattr(self, key)))  # a run of an earlier version knows less
 
     def advice(self, plan: Plan) -> list[str]:
-        """Where pictures are so large that even the smallest crop is shown much smaller: how to learn from tiles."""
+        """What to know of pictures that are cut into tiles unasked, or shown much smaller by any crop."""
+        said = []
+        if self.too_large:
+            said.append(
+                "Some pictures are too large to be read whole (over "
+                f"{pictures.MAX_PIXELS // 10**6} million pixels): each of their tiles of {tiles.UNASKED:,} pixels "
+                "is a sample. --modality.tile gives all pictures tiles of another side"
+            )
         group = plan[0]
         small, large = (self.side * share**0.5 / self.size_of(group) for share in group.geometry.scale)
         if small < COARSE:
-            return []
+            return said
         size, kept = self.size_of(group), " to ".join(f"{100 * share:.3g}" for share in group.geometry.scale)
         native = (size / self.side) ** 2
         return [
+            *said,
             f"The pictures are about {self.side:,} pixels wide. A view is a crop of {kept} % of their area, shown at "
             f"{size} pixels: {small:.0f} to {large:.0f} pixels become one. Whole pictures are shown at "
-            f"{self.whole_size or size}. If what matters is smaller (cells, cracks, textures), learn from tiles: "
-            "cut the pictures up (examples/tiles.py), or take crops at full resolution by "
-            f"--views.scale {native:.2g},{8 * native:.2g}"
+            f"{self.whole_size or size}. If what matters is smaller (cells, cracks, textures), learn from tiles by "
+            f"--modality.tile {2 * size} (each is a sample then; examples/tiles.py cuts them once and for all), or "
+            f"take crops at full resolution by --views.scale {native:.2g},{8 * native:.2g}",
         ]
 
     def toy(self, n: int, seed: int = 0) -> list[Sample]:
@@ -303,7 +328,8 @@ class Image(Modality):
         return [Sample({"image": _toy_picture(rng, p % 2, self.channels or 3)}, target=p % 2) for p in range(n)]
 
 
-_STATE = ("size", "whole_size", "channels", "layout", "window", "axis", "dtype", "mean", "std", "low", "high", "side")
+_GIVEN = ("size", "whole_size", "channels", "layout", "window", "axis", "tile")
+_STATE = (*_GIVEN, "dtype", "mean", "std", "low", "high", "side")
 COARSE = 4  # pixels of a picture that become one of a view, along each axis: from there on fine things are lost
 
 

@@ -46,6 +46,11 @@ def picture_axes(shape: tuple[int, ...], layout: str = "auto") -> tuple[bool, in
     return False, 0 if layout == "cyx" or layout != "yxc" and first else 2
 
 
+def plane(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
+    """(Y, X) of one picture of ``shape`` whose channel axis is ``axis``."""
+    return tuple(side for number, side in enumerate(shape) if number != axis)
+
+
 def channels_last(array: Shaped[ndarray, " ..."], axis: int | None) -> Shaped[ndarray, "Y X C"]:
     """One picture with its channel axis moved to the end, or made. Raises ``UnreadableError`` if it has no pixels."""
     if not array.size:
