@@ -20,8 +20,10 @@ from selftaught import config
 from selftaught.data.index import build_index
 from selftaught.data.labels import read_labels
 from selftaught.data.source import open_source
+from selftaught.formats import stills
 from selftaught.modalities.image import Image
 from selftaught.modalities.series import Series
+from tests.tiff_files import written
 
 
 @dataclass
@@ -65,6 +67,24 @@ def encoded(extension: str, pixels: np.ndarray, *options: int) -> bytes:
     done, data = cv2.imencode(extension, pixels, list(options))
     assert done
     return data.tobytes()
+
+
+def _tiles(content: bytes) -> Callable[[Path], Made]:
+    """A TIFF that is cut into tiles and, as large ones are, mapped."""
+
+    def read(path: Path) -> None:
+        large, stills.LARGE = stills.LARGE, 0
+        try:
+            _read(path, lambda: Image(tile=20))
+        finally:
+            stills.LARGE = large
+
+    def make(folder: Path) -> Made:
+        path = folder / "one.tif"
+        path.write_bytes(content)
+        return Made(path, read, path)
+
+    return make
 
 
 def gif() -> bytes:
@@ -217,6 +237,9 @@ KINDS: dict[str, Callable[[Path], Made]] = {
     "bmp": _file("one.bmp", encoded(".bmp", pixels())),
     "tiff": _file("one.tif", encoded(".tif", pixels())),
     "plain tiff": _file("one.tif", encoded(".tif", pixels(), cv2.IMWRITE_TIFF_COMPRESSION, 1)),
+    "tiff in tiles": _tiles(written(pixels(), tile=16, codec="deflate", predictor=2)),
+    "bigtiff in tiles": _tiles(written(pixels(), tile=16, codec="jpeg", big=True)),
+    "tiff in a strip": _tiles(written(pixels(), rows=99)),
     "gif": _file("one.gif", gif()),
     "dicom": _dicom,
     "nifti": _nifti("one.nii"),

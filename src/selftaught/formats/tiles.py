@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from selftaught.errors import UnreadableError
 from selftaught.formats.pictures import MAX_PIXELS
 
+MOST = 1_000_000  # tiles of a picture; broken files claim any size
 UNASKED = 1024  # side of the tiles of a picture that is too large to be read whole
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1 in whole pixels
@@ -23,9 +25,12 @@ def side(size: tuple[int, ...], asked: int) -> int:
 
 
 def count(size: tuple[int, ...], asked: int) -> int:
-    """How many samples a picture is."""
+    """How many samples a picture is. Raises ``UnreadableError`` where nobody has so many."""
     tile = side(size, asked)
-    return -(-size[0] // tile) * -(-size[1] // tile) if tile else 1
+    found = -(-size[0] // tile) * -(-size[1] // tile) if tile else 1
+    if found > MOST:
+        raise UnreadableError(f"claims {size[1]:,} x {size[0]:,} pixels: {found:,} tiles, more than {MOST:,}")
+    return found
 
 
 def box(size: tuple[int, ...], asked: int, number: int) -> Box:
