@@ -13,7 +13,7 @@ import selftaught as st
 from selftaught import cli
 from selftaught.data.labels import Labels
 from selftaught.data.order import Order
-from selftaught.data.shares import balanced, shares
+from selftaught.data.shares import balanced, mixed, shares
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -58,12 +58,24 @@ def test_equal_shares_are_each_sample_once():
 
 def test_balance_and_weights_multiply():
     labels = Labels(np.array([0, 0, 0, 1, -1, -1]), ("a", "b"))
-    share = shares([balanced(labels)])
+    share = shares([balanced(labels.values)])
     assert share is not None
     np.testing.assert_allclose(share, [1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 6, 1 / 6])
-    both = shares([balanced(labels), np.array([1.0, 1, 1, 0, 1, 1])])
+    both = shares([balanced(labels.values), np.array([1.0, 1, 1, 0, 1, 1])])
     assert both is not None and both[3] == 0 and both.sum() == pytest.approx(1)
     assert shares([]) is None
+
+
+@pytest.mark.parametrize("wanted", ["b=3, a=1", {"a": 0.25, "b": 0.75}, "a=1e0,b=3.0"])
+def test_kinds_are_mixed_by_shares(wanted):
+    labels = Labels(np.array([0, 0, 0, 1]), ("a", "b"))
+    share = shares([mixed(labels, wanted)])
+    assert share is not None
+    np.testing.assert_allclose(share, [1 / 12, 1 / 12, 1 / 12, 3 / 4])
+
+
+def test_names_of_kinds_may_hold_equals_signs():
+    np.testing.assert_allclose(mixed(Labels(np.array([0, 1]), ("a=b", "c")), "a=b=2,c=0"), [2, 0])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,15 @@ def photos(tmp_path_factory) -> Path:
 SETTINGS: dict[str, Any] = {"encoder": {"name": "small", "width": 8}, "modality": {"name": "image", "size": 8}}
 
 
-@pytest.mark.parametrize(("option", "light"), [({"balance": "kind"}, 0.5), ({"weights": "wanted"}, 1.0), ({}, 0.1)])
+@pytest.mark.parametrize(
+    ("option", "light"),
+    [
+        ({"balance": "kind"}, 0.5),
+        ({"balance": "kind", "mix": "light=3,dark=1"}, 0.75),
+        ({"weights": "wanted"}, 1.0),
+        ({}, 0.1),
+    ],
+)
 def test_a_training_draws_so(photos, tmp_path, option, light, monkeypatch):
     seen: list[int] = []
     from selftaught.commands.preparation import Preparation
@@ -119,6 +139,16 @@ class _watched:
     [
         (["--weights", "nothing"], "The data have no column 'nothing' of weights."),
         (["--weights", "broken"], "The weight of '7.png' must be a finite number of at least 0. Got 'x' instead."),
+        (["--mix", "light=1"], "The 'mix' parameter needs 'balance', which says what kinds there are."),
+        (["--balance", "kind", "--mix", "light=1"], "'mix' says no share of the kind 'dark'."),
+        (
+            ["--balance", "kind", "--mix", "ligth=1,dark=1"],
+            "No sample is of the kind 'ligth', which is to be mixed in.",
+        ),
+        (["--balance", "kind", "--mix", "light=0,dark=0"], "No sample has a weight above 0."),
+        (["--balance", "kind", "--mix", "light"], "must be NAME=SHARE,NAME=SHARE,…, each name once"),
+        (["--balance", "kind", "--mix", "light=1,light=2"], "must be NAME=SHARE,NAME=SHARE,…, each name once"),
+        (["--balance", "kind", "--mix", "light=-1,dark=nan"], "must be NAME=SHARE,NAME=SHARE,…, each name once"),
         (["--balance", "nothing"], "must be 'folders', a column, or a CSV file"),
     ],
 )

@@ -36,7 +36,7 @@ def refuse_stream(method: Method, request: Mapping[str, Any]) -> None:
     if method.needs().labels or any(group.companion for group in method.needs().plan):
         what = "labels" if method.needs().labels else "neighbours in time"
         raise MethodError(f"{title} learns from {what}, which a stream does not give.", hint=hint)
-    for name in ("balance", "weights", "cache_gb"):
+    for name in ("balance", "mix", "weights", "cache_gb"):
         if request[name]:
             raise MethodError(f"The {name!r} parameter is for data on this machine, and these are streamed.", hint=hint)
 

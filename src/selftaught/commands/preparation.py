@@ -6,6 +6,7 @@ machine, or another version's idea of "auto", does not change it midway.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -34,7 +35,7 @@ from selftaught.data.place import cache_folder
 from selftaught.data.stream import Stream, is_stream, open_stream
 from selftaught.data.streaming import StreamLoader
 from selftaught.encoders import make
-from selftaught.errors import RunError, must_be
+from selftaught.errors import ConfigError, RunError, must_be
 from selftaught.formats import arrays
 from selftaught.train.devices import find_device, launched, refuse_devices
 from selftaught.types import Method, Plan
@@ -176,12 +177,18 @@ class Preparation:
 
     def _shares(self) -> np.ndarray | None:
         """How often each training sample is drawn, before anything is written; None = all alike."""
-        index, parts = self.samples.index, []
+        index, rows, parts = self.samples.index, self.train_rows, []
+        if self.request["mix"] is not None and self.request["balance"] is None:
+            hint = "For instance --balance source --mix wiki.tar=3,news.tar=1"
+            raise ConfigError("The 'mix' parameter needs 'balance', which says what kinds there are.", hint=hint)
         if self.request["balance"] is not None:
-            parts.append(shares.balanced(read_labels(index, self.request["balance"], self.samples.source)))
+            kinds = read_labels(index, self.request["balance"], self.samples.source)
+            kinds = dataclasses.replace(kinds, values=kinds.values[rows])  # of those that are drawn, shares are exact
+            mix = self.request["mix"]
+            parts.append(shares.balanced(kinds.values) if mix is None else shares.mixed(kinds, mix))
         if self.request["weights"] is not None:
-            parts.append(shares.weights_of(index, self.request["weights"]))
-        return shares.shares([part[self.train_rows] for part in parts])
+            parts.append(shares.weights_of(index, self.request["weights"])[rows])
+        return shares.shares(parts)
 
     def _batch_size(self, device: str, devices: int) -> int:
         assert self.method is not None

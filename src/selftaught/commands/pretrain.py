@@ -43,6 +43,9 @@ def pretrain(
     balance: Annotated[
         str | None, "", "folders, a column or a table: samples of each kind are drawn as often as of any other"
     ] = None,
+    mix: Annotated[
+        Any, "", "with balance: how often each kind is drawn, NAME=SHARE,NAME=SHARE; a mapping in Python and YAML"
+    ] = None,
     weights: Annotated[str | None, "", "a column of the data: how often each sample is drawn, against others"] = None,
     pretrained: Annotated[bool, "", "start from timm's published weights"] = False,
     from_: Annotated[str | os.PathLike[str] | None, "", "start from the encoder of this finished run"] = None,

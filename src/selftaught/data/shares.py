@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from selftaught.data.index import Index
 from selftaught.data.labels import Labels
-from selftaught.errors import DataError, nearest
+from selftaught.errors import ConfigError, DataError, must_be, nearest
 
 
 def weights_of(index: Index, column: str) -> np.ndarray:
@@ -30,10 +31,46 @@ def weights_of(index: Index, column: str) -> np.ndarray:
     return found
 
 
-def balanced(labels: Labels) -> np.ndarray:
-    """(N,) float64: each class is drawn as often as any other; samples without a label count as one more."""
-    counts = np.bincount(labels.values + 1)
-    return 1 / counts[labels.values + 1]
+def balanced(values: np.ndarray) -> np.ndarray:
+    """(N,) float64: each class is drawn as often as any other; samples without a label (-1) count as one more."""
+    counts = np.bincount(values + 1)
+    return 1 / counts[values + 1]
+
+
+def mixed(labels: Labels, wanted: str | Mapping[str, Any]) -> np.ndarray:
+    """(N,) float64: each class is drawn as often as ``wanted`` says: ``"wiki=3,news=1"``, or a mapping.
+
+    Raises ``ConfigError`` for what is no such thing, ``DataError`` where a class is not named, or not there.
+    """
+    given = _read_mix(wanted)
+    for name in given:
+        if name not in labels.classes:
+            hint = nearest(name, labels.classes) or f"There are: {', '.join(labels.classes[:20])}."
+            raise DataError(f"No sample is of the kind {name!r}, which is to be mixed in.", hint=hint)
+    missed = [f"the kind {name!r}" for name in labels.classes if name not in given]
+    missed += [f"{labels.unlabelled:,} samples of no kind"] if labels.unlabelled else []
+    if missed:
+        raise DataError(f"'mix' says no share of {missed[0]}.", hint="Name every kind; 0 leaves one out.")
+    counts = np.bincount(labels.values, minlength=len(labels.classes))
+    return (np.array([given[name] for name in labels.classes]) / np.maximum(counts, 1))[labels.values]
+
+
+def _read_mix(wanted: str | Mapping[str, Any]) -> dict[str, float]:
+    pairs = list(wanted.items()) if isinstance(wanted, Mapping) else [one.rpartition("=")[::2] for one in _cut(wanted)]
+    found: dict[str, float] = {}
+    for name, share in pairs:
+        try:
+            found[str(name).strip()] = float(share)
+        except (TypeError, ValueError):
+            found[str(name).strip()] = np.nan
+    if len(found) < len(pairs) or "" in found or not all(np.isfinite(share) and share >= 0 for share in found.values()):
+        form = "NAME=SHARE,NAME=SHARE,…, each name once, with finite shares of at least 0"
+        raise ConfigError(must_be("mix", "pretrain", form, wanted))
+    return found
+
+
+def _cut(text: str) -> list[str]:
+    return [each for each in str(text).split(",") if each.strip()]
 
 
 def shares(parts: Sequence[np.ndarray]) -> np.ndarray | None:
