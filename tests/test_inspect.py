@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,52 @@ def test_groups_that_straddle_splits(tmp_path):
     (tmp_path / "m.csv").write_text("\n".join(rows))
     found = inspected(tmp_path / "m.csv", labels="label")
     assert found["straddling_groups"] == ["p2"] and "In more than one split: 1 group (p2)." in found["findings"]
+
+
+def cohort(root: Path, kind: Callable[[int], str], ending: str = "png") -> Path:
+    """24 pictures whose labels, in a table, are ill and well by turns; ``kind``: the folder and name of each."""
+    rows = ["path,label"]
+    for number in range(24):
+        path = root / kind(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), photo(number, side=64 if number % 3 else 48))
+        rows.append(f"{kind(number)},{('well', 'ill')[number % 2]}")
+    (root / "m.csv").write_text("\n".join(rows))
+    return root / "m.csv"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            lambda n: f"{n}.{('png', 'jpg')[n % 2]}",
+            "by the ending of the file alone, 100% of them are right (guessing: 50%)",
+        ),
+        (
+            lambda n: f"site{n % 2}/{n}.png",
+            "by the folder alone, 100% of them are right (guessing: 50%). Harmless where",
+        ),
+        (lambda n: f"{'ab'[n % 2]}_{n}.png", "by the name of the file, but for numbers, alone, 100% of them are right"),
+        (lambda n: f"site{n % 3}/{n}.png", ""),
+        (lambda n: f"{n}.png", ""),
+    ],
+)
+def test_labels_that_can_be_told_without_looking(tmp_path, kind, said):
+    found = inspected(cohort(tmp_path, kind), labels="label")
+    told = [one for one in found["findings"] if one.startswith("The labels can be told without looking")]
+    assert len(told) == bool(said) and (not said or said in told[0])
+
+
+def test_labels_that_sizes_tell(tmp_path):
+    """One scanner a class: by folders too, whose names are no finding."""
+    for number in range(30):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "ab"[number % 2] / f"{number}.png"), photo(number, side=(48, 64)[number % 2]))
+    found = inspected(tmp_path, labels="folders")
+    assert [one["fact"] for one in found["shortcuts"]] == ["the size"]
+    assert any(
+        "by the size alone, 100% of them are right (guessing: 50%). A model may" in one for one in found["findings"]
+    )
 
 
 def test_series_too(tmp_path):

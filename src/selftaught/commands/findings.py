@@ -9,6 +9,10 @@ from typing import Any
 ROUGH = 10  # how many times more samples the largest class may have than the smallest before it is said
 FEW = 5  # samples below which a class is named
 SHOWN = 3  # examples in a sentence
+BY_FORM = "A model may learn that instead."
+BY_PATH = (
+    "Harmless where files are named after their labels; if it is a place or a day, a model may learn that instead."
+)
 
 
 def findings(found: dict[str, Any]) -> list[str]:
@@ -58,6 +62,11 @@ def _of_labels(found: dict[str, Any]) -> list[str]:
     groups = found["straddling_groups"]
     if groups:
         said.append(f"In more than one split: {many(len(groups), 'group')} ({_some(groups)}).")
+    for one in found["shortcuts"]:
+        said.append(
+            f"The labels can be told without looking: by {one['fact']} alone, {one['right']:.0%} of them are right "
+            f"(guessing: {one['guessing']:.0%}). {BY_PATH if one['by_path'] else BY_FORM}"
+        )
     if found["disagreeing_copies"]:
         said.append(f"Exact copies with different labels: {many(found['disagreeing_copies'], 'set')}.")
     return said

@@ -35,6 +35,7 @@ def inspect(
     from selftaught.commands import findings
     from selftaught.commands import inspection as seen
     from selftaught.commands.samples import measure, open_samples, read_again
+    from selftaught.commands.shortcuts import shortcuts
     from selftaught.data.labels import read_labels
 
     say = Speaker(quiet)
@@ -72,6 +73,8 @@ def inspect(
         found["classes"], found["unlabelled"] = seen.balance(known), known.unlabelled
         found["straddling_groups"] = seen.straddling(known)
         found["disagreeing_copies"] = seen.disagreeing(groups, known)
+        by_folder = isinstance(labels, str) and labels == "folders"
+        found["shortcuts"] = shortcuts(samples, looked, known, by_folder=by_folder)
     timed = seen.epoch_seconds(data, samples.modality.name, len(samples.index)) if timing else None
     if timed:
         found["epoch_seconds"], found["timed"] = round(timed[0], 1), timed[1]
