@@ -216,6 +216,16 @@ def test_the_look_holds_a_tenth_at_most_and_says_how_many_there_are(folder):
     assert len(source.paths) == sum(stream.skipped) and set(source.columns) >= {"cls", "side"}
 
 
+def test_the_look_comes_from_shards_spread_over_all(folder, image, monkeypatch):
+    monkeypatch.setattr("selftaught.data.stream.LOOKED_INTO", 3)
+    stream = make_stream(folder, "parquet")
+    assert [skipped > 0 for skipped in stream.skipped] == [True, False, True, False, True]
+    count = sum(SIZES) - sum(stream.skipped)
+    assert stream.exact and stream.samples == count
+    rows = [int(batch.index) for batch in load(stream, dealt(stream, count=1, batch_size=1), image, stop=count)]
+    assert len(set(rows)) == count
+
+
 def test_packed_shards_and_rows_say_the_same(folder, tmp_path):
     write_tar(tmp_path / "p.tar.gz", range(9), packed=True)
     plain = list(shards.records(f"file://{folder}/s-000.tar", WANTED))

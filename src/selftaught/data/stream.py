@@ -44,7 +44,7 @@ class Stream:
     shards: tuple[remote.Remote, ...]
     wanted: frozenset[str]  # extensions of members that are samples
     look: str  # a tar file
-    skipped: tuple[int, ...]  # of the first shards: samples that were looked at, and are not learned from
+    skipped: tuple[int, ...]  # of each shard: first samples that were looked at, and are not learned from
     samples: int  # of all shards without those; about, where tar files do not say
     exact: bool  # whether that is no estimate
     mean: int  # bytes of a sample
@@ -67,7 +67,7 @@ class Stream:
 
     def records(self, shard: int, start: int = 0) -> Iterator[shards.Record]:
         """The samples that are learned from, from number ``start`` on."""
-        before = self.skipped[shard] if shard < len(self.skipped) else 0
+        before = self.skipped[shard] if shard < len(self.skipped) else 0  # shorter: looked at by an earlier version
         return shards.records(self.shards[shard].url, self.wanted, before + start)
 
     def size(self, shard: int) -> int:
@@ -118,12 +118,16 @@ def _folder(key: str, cache: str | Path | None = None) -> Path:
 
 
 def _look(found: Sequence[remote.Remote], wanted: frozenset[str], out: str) -> dict[str, Any]:
-    """Writes the first samples of some shards into one tar file, and says how many of each and how many there are."""
-    looked = found[:LOOKED_INTO]
+    """Writes the first samples of some shards into one tar file, and says how many of each and how many there are.
+
+    These shards are spread over all: where they are sorted, by day or by kind, the first few are not like the rest.
+    """
+    looked = np.unique(np.linspace(0, len(found) - 1, min(len(found), LOOKED_INTO)).round().astype(int)).tolist()
     each = -(-LOOK // len(looked))
-    skipped, sizes, per_byte, rest = [], 0, [], 0
+    skipped, sizes, per_byte, rest = [0] * len(found), 0, [], 0
     with tarfile.open(out, "w") as archive:
-        for number, shard in enumerate(looked):
+        for number in looked:
+            shard = found[number]
             known = _known(shard)
             first = list(itertools.islice(_readable(shard, wanted), each + 1))
             whole = known if known is not None else len(first) if len(first) <= each else None
@@ -133,17 +137,18 @@ def _look(found: Sequence[remote.Remote], wanted: frozenset[str], out: str) -> d
             for record in kept:
                 _add(archive, number, record)
                 sizes += len(record.content)
-            skipped.append(len(kept))
+            skipped[number] = len(kept)
             per_byte.append(about / max(1, shard.size))
             rest += about - len(kept)
     if not sum(skipped):
         kinds = ", ".join(sorted(wanted))
         raise DataError("The shards hold too few samples to learn from.", hint=f"Samples end in {kinds}.")
-    others = [_known(shard) for shard in found[len(looked) :]]
-    exact = all(each is not None for each in others) and all(_known(shard) is not None for shard in looked)
+    others = [shard for number, shard in enumerate(found) if number not in looked]
+    known = [_known(shard) for shard in others]
+    exact = None not in known and all(_known(found[number]) is not None for number in looked)
     rest += sum(
-        round(float(np.mean(per_byte)) * max(0, shard.size)) if each is None else each
-        for shard, each in zip(found[len(looked) :], others, strict=True)
+        round(float(np.mean(per_byte)) * max(0, shard.size)) if count is None else count
+        for shard, count in zip(others, known, strict=True)
     )
     return {"skipped": skipped, "samples": rest, "exact": exact, "mean": sizes // sum(skipped)}
 
