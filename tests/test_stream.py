@@ -257,7 +257,7 @@ def test_a_connection_that_breaks_changes_nothing(folder, image, monkeypatch):
     stream, order = make_stream(folder), dealt(make_stream(folder))
     whole = digest(load(stream, order, image, stop=20))
     stream.counts.path.unlink()
-    monkeypatch.setattr(shards, "PAUSE", 0.0)
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
     real, reads = remote.opened, iter(range(10**9))
 
     class Flaky:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from selftaught.data import shards
+from selftaught.data import remote
 from selftaught.data.index import build_index
 from selftaught.data.source import open_source
 from selftaught.data.stream import Stream, open_stream
+from selftaught.errors import DataError
 from selftaught.modalities.image import Image
 from tests.test_stream import SIZES, WANTED, dealt, digest, load, write_parquet, write_tar
 
@@ -70,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shards, "PAUSE", 0.01)
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,15 @@ def test_a_server_gives_what_the_files_hold(server, folder, ending, workers):
     assert far_batches == digest(load(near, dealt(near), image, stop=24))
     assert server.asked > asked
     assert far_batches[9:] == digest(load(far, dealt(far), image, start=9, stop=24))
+
+
+def test_other_files_are_copied_whole(server, folder):
+    """With connections that break in the middle, and not again once they are there."""
+    rng = np.random.default_rng(0)
+    np.save(folder / "x.npy", rng.integers(0, 256, (3, 1000, 1001, 3), dtype=np.uint8))
+    for _ in range(3):
+        found = remote.find(f"http://127.0.0.1:{server.server_port}/x.npy", [".npy"])
+        (copy,) = remote.fetch(found)
+        assert Path(copy).read_bytes() == (folder / "x.npy").read_bytes()
+    with pytest.raises(DataError, match="There is nothing at http://127.0.0.1"):
+        remote.find(f"http://127.0.0.1:{server.server_port}/y.npy", [".npy"])

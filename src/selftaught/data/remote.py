@@ -11,23 +11,25 @@ import hashlib
 import os
 import posixpath
 import re
-import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec.asyn import reset_lock
 
 from selftaught.data.place import cache_folder, write_atomically
-from selftaught.errors import DataError, first_line, nearest
+from selftaught.errors import DataError, SelftaughtError, first_line, nearest
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _HUB = re.compile(r"^hf://(?:datasets/)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+?))?/?$")  # hf://name and hf://owner/name
 CONVERTED = "refs/convert/parquet"  # where Hugging Face keeps every data set as Parquet
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}
 SPLITS = ("train", "training")
+TRIES, PAUSE = 5, 1.0  # of a connection that breaks; seconds before the second one, doubled from try to try
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,20 @@ def find(url: str, endings: Sequence[str]) -> list[Remote]:
 
 def _listed(url: str, endings: Sequence[str]) -> list[Remote]:
     with said(url):
-        system, path = fsspec.core.url_to_fs(url)
-        if "*" in path or "?" in path:
-            paths = sorted(system.glob(path))
-        elif not path.lower().endswith(tuple(endings)) and system.isdir(path):
-            paths = sorted(each for each in system.find(path) if each.lower().endswith(tuple(endings)))
-        else:
-            paths = [path]
-        if not paths:
-            raise DataError(f"There is nothing at {url} that can be used.", hint=f"Files end in {', '.join(endings)}.")
-        return [_facts(system, each) for each in paths]
+        return patiently(lambda: _seen(url, endings))
+
+
+def _seen(url: str, endings: Sequence[str]) -> list[Remote]:
+    system, path = fsspec.core.url_to_fs(url)
+    if "*" in path or "?" in path:
+        paths = sorted(system.glob(path))
+    elif not path.lower().endswith(tuple(endings)) and system.isdir(path):
+        paths = sorted(each for each in system.find(path) if each.lower().endswith(tuple(endings)))
+    else:
+        paths = [path]
+    if not paths:
+        raise DataError(f"There is nothing at {url} that can be used.", hint=f"Files end in {', '.join(endings)}.")
+    return [_facts(system, each) for each in paths]
 
 
 def _of_hub(name: str, revision: str | None, endings: Sequence[str]) -> list[Remote]:
@@ -81,6 +87,18 @@ def _of_hub(name: str, revision: str | None, endings: Sequence[str]) -> list[Rem
             train = [each for each, words in zip(found, parts, strict=True) if words & set(SPLITS)]
             return train or found
     raise DataError(f"There is no data set {name!r} that can be used, or it cannot be reached.")
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """What ``action`` gives, tried again where a connection breaks, but not where waiting will not help."""
+    for tried in range(1, TRIES):
+        try:
+            return action()
+        except (SelftaughtError, ImportError, FileNotFoundError, PermissionError, ValueError):
+            raise
+        except Exception:  # every file system has its own
+            time.sleep(PAUSE * 2 ** (tried - 1))
+    return action()
 
 
 @contextlib.contextmanager
@@ -141,11 +159,33 @@ def _fetch(file: Remote, folder: Path) -> str:
     if not place.exists():
 
         def save(temporary: str) -> None:
-            with said(file.url), opened(file.url) as source, open(temporary, "wb") as target:
-                shutil.copyfileobj(source, target, 2**22)
+            with open(temporary, "wb") as target:
+                target.writelines(_chunks(file.url))
             if file.size >= 0 and os.path.getsize(temporary) != file.size:
                 there = os.path.getsize(temporary)
                 raise DataError(f"{file.url} broke off after {there:,} of {file.size:,} bytes.", hint="Try again.")
 
         write_atomically(place, "copy of what lies elsewhere", save)
     return str(place)
+
+
+def _chunks(url: str) -> Iterator[bytes]:
+    """A file from its start to its end, going on where a connection broke."""
+    at, source = 0, None
+    with said(url), contextlib.ExitStack() as files:
+
+        def following() -> bytes:
+            nonlocal source
+            try:
+                if source is None:
+                    source = files.enter_context(opened(url))
+                    if at:
+                        source.seek(at)
+                return source.read(2**22)
+            except Exception:
+                source = None
+                raise
+
+        while chunk := patiently(following):
+            at += len(chunk)
+            yield chunk

@@ -20,7 +20,6 @@ from selftaught.errors import DataError, UnreadableError, WorkerError, first_lin
 from selftaught.formats import files
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet")
-TRIES, PAUSE = 5, 1.0  # of a connection that breaks; seconds before the second one, doubled from try to try
 LARGEST = 2**31  # bytes of a sample
 
 
@@ -51,18 +50,22 @@ def records(url: str, wanted: frozenset[str], skip: int = 0) -> Iterator[Record]
             raise
         except Exception as error:  # every file system has its own
             tried += 1
-            if tried == TRIES:
+            if tried == remote.TRIES:
                 hint = "The run can be gone on with once it can be reached."
                 raise WorkerError(f"{url} cannot be read any more: {first_line(error)}.", hint=hint) from error
-            time.sleep(PAUSE * 2 ** (tried - 1))
+            time.sleep(remote.PAUSE * 2 ** (tried - 1))
 
 
 def count(url: str) -> int | None:
     """How many samples a shard says that it holds; None for a tar file, which does not say."""
     if not url.lower().endswith(".parquet"):
         return None
-    with remote.opened(url) as file:
-        return _parquet(file).metadata.num_rows
+
+    def rows() -> int:
+        with remote.opened(url) as file:
+            return _parquet(file).metadata.num_rows
+
+    return remote.patiently(rows)
 
 
 # --- Tar --------------------------------------------------------------------------------------------------------------
