@@ -1,14 +1,14 @@
 """What is a pre-training worth with 10, 50 or 100 labels? Against training from scratch, on medical pictures.
 
-    python benchmarks/few_labels.py SHARED_DATA [--cells OUT] [--epochs 20] [--methods simclr,rotation,…] [--seeds 3]
+    python benchmarks/few_labels.py SHARED_DATA [--cells OUT] [--epochs 10] [--methods simclr,rotation,…] [--seeds 3]
 
 pneumoniamnist (chest X-rays, 28 pixels; AUROC matters, for three in four are ill), and with ``--cells OUT`` crops of
 blood cells in three classes, made by ``examples/crops_from_boxes.py``. Each method learns from the training part
 without labels, with three seeds; then ``selftaught evaluate`` with so many labels in all, drawn three times, on the
 test part: linear probe and fine-tuning, each against the same encoder untrained (linear) and trained from scratch
 (fine-tuning) on the same labels. One line a run is appended to ``benchmarks/results/few_labels.jsonl``; lines that are
-there are not measured again. The settings are the tool's own and were not chosen on these labels. Epochs, not minutes:
-the same result on any machine, whatever runs beside.
+there are not measured again, and ``make docs`` makes a table of docs/benchmarks.md of them. The settings are the tool's
+own and were not chosen on these labels. Epochs, not minutes: the same result on any machine, whatever runs beside.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import mean
 
 RESULTS = Path(__file__).parent / "results" / "few_labels.jsonl"
-METHODS = ("simclr", "rotation", "denoising", "diffusion")
+METHODS = ("simclr", "rotation", "vae")
 BUDGETS = ("10", "50", "100")
 METRICS = ("auroc", "accuracy")
 ENCODER = ("--encoder", "small", "--encoder.width", "32")
@@ -33,15 +33,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder that holds the sets")
     parser.add_argument("--cells", type=Path)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     lines = options.out.read_text(encoding="utf-8").splitlines() if options.out.exists() else []
-    rows = [json.loads(line) for line in lines]
-    done = {(row["set"], row["method"], row["seed"], row["epochs"]) for row in rows}
+    done = {(row["set"], row["method"], row["seed"], row["epochs"]) for row in map(json.loads, lines)}
     for seed in range(options.seeds):
         for name, (train, test, labels, size) in sets(options).items():
             for method in options.methods.split(","):
@@ -51,9 +50,7 @@ def main() -> None:
                 facts["scores"] = measured(method, seed, options.epochs, train, test, labels, size)
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(facts) + "\n")
-                rows.append(facts)
                 print(facts, flush=True)
-    print(table(rows))
 
 
 def sets(options: argparse.Namespace) -> dict[str, tuple[str, str, str, int]]:
@@ -86,24 +83,6 @@ def call(*words: str) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
     return done.stdout
-
-
-def table(rows: list[dict]) -> str:
-    """One line a set, method and protocol: with the pre-training / without, the mean over seeds, for each budget."""
-    values = defaultdict(list)
-    for row in rows:
-        for score in row["scores"]:
-            trained = "with" if score["features"] == "pretrained" else "without"
-            key = (row["set"], row["method"], score["protocol"], score["metric"], str(score["budget"]), trained)
-            values[key].append(score["value"])
-    lines = ["set, method, protocol, metric: " + ", ".join(f"{budget} labels" for budget in BUDGETS)]
-    for name, method, protocol, metric in dict.fromkeys(key[:4] for key in values):
-        cells = []
-        for budget in BUDGETS:
-            both = [values.get((name, method, protocol, metric, budget, each), []) for each in ("with", "without")]
-            cells.append(" / ".join(f"{mean(each):.3f}" if each else "–" for each in both))
-        lines.append(f"{name}, {method}, {protocol}, {metric}: " + ", ".join(cells))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from selftaught import catalog
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import label_free  # noqa: E402  scripts beside the benchmarks, no package
+sys.path[:0] = [str(Path(__file__).parents[1] / "benchmarks"), str(Path(__file__).parent)]
+import benchmark_tables  # noqa: E402  scripts beside this one and the benchmarks, no package
+import label_free  # noqa: E402
 from methods import DROPS  # noqa: E402
 
 PAGE = Path(__file__).with_name("benchmarks.md")
@@ -87,7 +88,7 @@ the highest.
 
 
 def page() -> str:
-    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    rows = _lines(ROWS.stem)
     tables: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for place in _places(row):
@@ -102,7 +103,13 @@ def page() -> str:
         text += NOTES.get(name, "")
         missing = [] if ", " in name else sorted(set(catalog.names("method")) - methods.keys() - {"time_contrast"})
         text += f"\nNot measured yet: {', '.join(f'`{each}`' for each in missing)}.\n" if missing else ""
-    return text + _choosing(rows)
+    more = benchmark_tables.few_labels(_lines("few_labels")) + benchmark_tables.outliers(_lines("outliers"))
+    return text + more + _choosing(rows)
+
+
+def _lines(name: str) -> list[dict]:
+    path = ROWS.with_name(f"{name}.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def _places(row: dict) -> list[str]:

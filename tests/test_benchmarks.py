@@ -27,6 +27,7 @@ def test_each_opens_and_refuses_what_it_does_not_know(path: Path, monkeypatch, c
     """Every name that it imports is there; an unknown flag, which is all that is asked here, ends with its usage."""
     if path.stem in PEERS:
         pytest.importorskip("lightly", reason="lightly is not installed")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # as when it is run
     module = opened(path)
     assert (module.__doc__ or "").strip() and callable(getattr(module, "main", None))
     if "argparse" in vars(module):
@@ -37,18 +38,30 @@ def test_each_opens_and_refuses_what_it_does_not_know(path: Path, monkeypatch, c
 
 
 def test_a_table_of_few_labels() -> None:
-    """With the pre-training / without, the mean over seeds; a budget that nobody measured is a dash."""
-    few_labels = opened(ROOT / "benchmarks" / "few_labels.py")
+    """With the pre-training / without, the mean over seeds, and what it brings with each; not measured is a dash."""
+    tables = opened(ROOT / "docs" / "benchmark_tables.py")
 
     def row(seed: int, values: dict[str, float]) -> dict:
         scores = [
             {"protocol": "linear", "features": features, "budget": 10, "metric": "auroc", "value": value}
             for features, value in values.items()
         ]
-        return {"set": "xrays", "method": "simclr", "seed": seed, "minutes": 1.0, "scores": scores}
+        return {"set": "xrays", "method": "simclr", "seed": seed, "epochs": 10, "scores": scores}
 
-    rows = [row(0, {"pretrained": 0.8, "random": 0.6}), row(1, {"pretrained": 0.9, "random": 0.7})]
-    assert few_labels.table(rows).splitlines()[1:] == ["xrays, simclr, linear, auroc: 0.850 / 0.650, – / –, – / –"]
+    rows = [row(0, {"pretrained": 0.8, "random": 0.6}), row(1, {"pretrained": 0.9, "random": 0.6})]
+    last = "| xrays | `simclr` | linear | AUROC | 85.0 / 60.0 (+20.0 to +30.0) | – | – |"
+    assert tables.few_labels(rows).splitlines()[-1] == last and tables.few_labels([]) == ""
+
+
+def test_a_table_of_outliers() -> None:
+    tables = opened(ROOT / "docs" / "benchmark_tables.py")
+    rows = [
+        {"set": "mnist10k", "fold": str(fold), "method": method, "epochs": 5, "knn": area, **more}
+        for fold, area in ((0, 0.8), (1, 0.9))
+        for method, more in (("raw", {}), ("vae", {"energy": 0.5}))
+    ]
+    *_, energy, nearest, _, _ = tables.outliers(rows).rstrip().splitlines()
+    assert energy == "| energy | – | 50.0 (50 to 50) |" and nearest == "| kNN | 85.0 (80 to 90) | 85.0 (80 to 90) |"
 
 
 def test_the_page_is_made_of_the_rows() -> None:
