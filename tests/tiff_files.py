@@ -62,7 +62,7 @@ def written(
     return bytes(out) + struct.pack(order + word, 0)
 
 
-def _packed(block: np.ndarray, codec: str, predictor: int, order: str) -> bytes:
+def _packed(block: np.ndarray, codec: str, predictor: int, order: Literal["<", ">"]) -> bytes:
     if codec == "jpeg":
         swapped = block if block.shape[2] == 1 else block[..., ::-1]
         return cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -21,11 +21,11 @@ PAIRED = 256  # held-out samples with two views, for alignment
 def make_watch(parts: Preparation, say: Speaker) -> Watch:
     """Health on held-out samples: untouched ones in memory, and some with two views."""
     size = math.prod(parts.modality.plain_shape())
-    rows, held_out = health_rows(parts.held_rows, parts.train_rows, size)
-    index = parts.samples.index.select(rows)
-    plain = list(once(index, parts.modality, batch_size=256, unreadable=parts.unreadable, accept_unreadable=True))
+    rows, held_out = health_rows(parts.data.held_rows, parts.data.train_rows, size)
+    index = parts.data.samples.index.select(rows)
+    plain = list(once(index, parts.modality, batch_size=256, unreadable=parts.data.unreadable, accept_unreadable=True))
     came = np.concatenate([batch.p.numpy() for batch in plain])  # all but the unreadable ones
-    labels = None if parts.labels is None else parts.labels[rows][came]
+    labels = None if parts.data.labels is None else parts.data.labels[rows][came]
     count = min(PAIRED, len(index))
     order = Order(len(index), min(64, count), parts.request["seed"], "health")
     first = parts.plan[0]  # two views of it, also where one is learned from; not turned, and of the input's size

@@ -6,37 +6,31 @@ machine, or another version's idea of "auto", does not change it midway.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from selftaught import catalog, config
 from selftaught.commands import choices, misfits, start
 from selftaught.commands.encoder_choice import EncoderChoice
-from selftaught.commands.model import load_modality, modality_state
+from selftaught.commands.model import modality_state
 from selftaught.commands.run import Run
-from selftaught.commands.samples import TOO_FEW, hold_out, measure, open_samples, read_again
+from selftaught.commands.samples import measure
 from selftaught.commands.start import Start
 from selftaught.commands.teachers import teacher as make_teacher
+from selftaught.commands.training_data import TrainingData
 from selftaught.commands.views import change_plan
-from selftaught.data import lanes, shares
-from selftaught.data.index import Index
-from selftaught.data.kept import Decoded
+from selftaught.data import lanes
 from selftaught.data.keys import stream_key
-from selftaught.data.labels import read_labels
 from selftaught.data.lanes import Lanes
 from selftaught.data.loader import Loader, Order
-from selftaught.data.place import cache_folder
-from selftaught.data.stream import Stream, is_stream, open_stream
+from selftaught.data.stream import Stream
 from selftaught.data.streaming import StreamLoader
 from selftaught.encoders import make
-from selftaught.errors import ConfigError, RunError, must_be
-from selftaught.formats import arrays
+from selftaught.errors import RunError, must_be
 from selftaught.train.devices import find_device, launched, refuse_devices
 from selftaught.types import Method, Plan
 
@@ -52,8 +46,7 @@ class Preparation:
         self.saved = before.config if before else {}
         self.out = Path(request["out"])
         self.derived = choices.Derived()
-        self.unreadable: list[tuple[str, str]] = []
-        self.labels: np.ndarray | None = None  # (N,) class numbers: watched, learned from by supervised methods alone
+        self.data = TrainingData(request, self.saved, self.out)
         self.method: Method | None = None
         self.most = 0  # samples of which a step takes all memory that there is; 0 = not met yet
         self.start = self._start() if request["from_"] is not None and not before else None
@@ -71,72 +64,20 @@ class Preparation:
     # --- data ----------------------------------------------------------------------------------------------------
 
     def open_data(self) -> None:
-        """Index, modality, training rows. Heads of files are read, no pixels."""
-        accept = self.request["accept_unreadable"]
-        self.stream = self._open_stream()
-        data = self.request["data"] if self.stream is None else self.stream.look
-        if self.saved:
-            known = self.saved["preprocessing"]
-            asked = self.request["modality"]["name"] == known["name"]
-            modality = load_modality(known, said_by=None if asked else self.out)
-            self.samples = read_again(data, modality, accept_unreadable=accept)
-            self._refuse_changed_data()
-        elif self.start is not None:
-            modality = self.start.modality(self.request["modality"])
-            self.samples = read_again(data, modality, accept_unreadable=accept)
-        else:
-            self.samples = open_samples(data, self.request["modality"], accept_unreadable=accept)
-        self.unreadable += self.samples.index.quarantine
+        """Index, modality, method, training rows. Heads of files are read, no pixels."""
+        self.data.open(self.start)
         if self.method is None:
             self._choose_method()
-        self._hold_out()
-        self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
-        self._read_labels()
-        self.shares = self._shares()
-
-    def _open_stream(self) -> Stream | None:
-        """Shards elsewhere, with a look at their first samples; None for data on this machine, or copied to it."""
-        if not is_stream(self.request["data"]):
-            return None
-        asked = self.request["modality"]["name"]
-        names = catalog.names("modality") if asked == "auto" else [asked]
-        wanted = frozenset().union(*(catalog.load("modality", name).extensions for name in names))
-        return open_stream(self.request["data"], wanted - arrays.EXTENSIONS)
-
-    def _hold_out(self) -> None:
-        """Training rows and those for health. Of a stream, those that were looked at are all held out."""
         assert self.method is not None
-        count = len(self.samples.index)
-        if self.stream is None:
-            self.train_rows, self.held_rows = hold_out(count, self.request["seed"])
-        else:
+        if self.data.stream is not None:
             misfits.refuse_stream(self.method, self.request)
-            self.train_rows = np.arange(count)
-            self.held_rows = np.arange(count if count >= TOO_FEW else 0)
-        self.index = self.samples.index.select(self.train_rows)
-
-    @property
-    def count(self) -> int:
-        """Samples to learn from; of a stream, about."""
-        return len(self.index) if self.stream is None else self.stream.samples
-
-    @property
-    def fingerprint(self) -> str:
-        return self.samples.fingerprint if self.stream is None else self.stream.fingerprint
+        self.data.divide()
+        self._batch_size("cpu", 1)  # refuses what does not fit the data, whatever the device
+        self.data.read_labels()
 
     @property
     def modality(self) -> Any:
-        return self.samples.modality
-
-    def _refuse_changed_data(self) -> None:
-        if self.fingerprint == self.saved["fingerprint"]:
-            return
-        if self.stream is not None:
-            raise RunError(f"The shards changed since the run {self.out} was started.", hint="Choose another --out.")
-        if not self.request["changed_data"]:
-            hint = "--changed-data goes on with the run's own list of samples; another --out starts afresh."
-            raise RunError(f"The data changed since the run {self.out} was started.", hint=hint)
-        self.samples.index = Index.open(self.out / "index.arrow")
+        return self.data.modality
 
     def _choose_method(self) -> None:
         """The method where nobody named one; options that were given are for whichever it is."""
@@ -148,8 +89,8 @@ class Preparation:
             name, why = choices.method(
                 self.modality.default_method,
                 before=before[0] if before else "",
-                encoder=self.choice.to_come(self.samples),
-                count=len(self.samples.index),
+                encoder=self.choice.to_come(self.data.samples),
+                count=len(self.data.samples.index),
                 batch_size=self.request["batch_size"],
                 teacher=self.request["teacher"] is not None,
             )
@@ -168,33 +109,11 @@ class Preparation:
         misfits.refuse_missing(method, self.request)
         return method
 
-    def _read_labels(self) -> None:
-        """Labels that fit no sample, before anything is written."""
-        if self.request["labels"] is not None:
-            found = read_labels(self.samples.index, self.request["labels"], self.samples.source)
-            found.refuse_names()
-            self.labels = found.values
-
-    def _shares(self) -> np.ndarray | None:
-        """How often each training sample is drawn, before anything is written; None = all alike."""
-        index, rows, parts = self.samples.index, self.train_rows, []
-        if self.request["mix"] is not None and self.request["balance"] is None:
-            hint = "For instance --balance source --mix wiki.tar=3,news.tar=1"
-            raise ConfigError("The 'mix' parameter needs 'balance', which says what kinds there are.", hint=hint)
-        if self.request["balance"] is not None:
-            kinds = read_labels(index, self.request["balance"], self.samples.source)
-            kinds = dataclasses.replace(kinds, values=kinds.values[rows])  # of those that are drawn, shares are exact
-            mix = self.request["mix"]
-            parts.append(shares.balanced(kinds.values) if mix is None else shares.mixed(kinds, mix))
-        if self.request["weights"] is not None:
-            parts.append(shares.weights_of(index, self.request["weights"])[rows])
-        return shares.shares(parts)
-
     def _batch_size(self, device: str, devices: int) -> int:
         assert self.method is not None
         return choices.batch_size(
             self.request["batch_size"],
-            self.count,
+            self.data.count,
             device=device,
             devices=devices,
             accumulate=self.request["accumulate"],
@@ -209,13 +128,13 @@ class Preparation:
         size = self._batch_size(device, devices)
         size = min(size, self.most // self.request["accumulate"] * self.request["accumulate"] or size)
         alone = ", each learned from by itself" if self.method.small_batches else ""
-        reason = "" if self.request["batch_size"] else f"for {self.count:,} samples on {self.device}{alone}"
+        reason = "" if self.request["batch_size"] else f"for {self.data.count:,} samples on {self.device}{alone}"
         reason = f"{reason}; more does not fit its memory" if self.most and reason else reason
         self.derived.add("batch_size", self.saved["derived"]["batch_size"] if self.saved else size, reason)
         size = self.derived.values["batch_size"]
-        self.order = Order(self.count, size, self.request["seed"], shares=self.shares)
-        if self.stream is not None:
-            self.lanes = self._lanes(self.stream, size)
+        self.order = Order(self.data.count, size, self.request["seed"], shares=self.data.shares)
+        if self.data.stream is not None:
+            self.lanes = self._lanes(self.data.stream, size)
         self.workers, why = choices.workers(self.request["workers"], self.device, self.devices)
         self.derived.add("workers", self.workers, why)
 
@@ -253,7 +172,7 @@ class Preparation:
             self.encoders: dict[str, Any] = {"encoder": self.encoder}
             if self.request["teacher"] is not None:
                 self.encoders["teacher"] = make_teacher(os.fspath(self.request["teacher"]), self.modality)
-            self.method.samples, self.method.pretext = self.count, self.modality.pretext
+            self.method.samples, self.method.pretext = self.data.count, self.modality.pretext
             self.method.build(self.encoders)
             if self.start is not None:
                 self.adopted = self.start.adopt(self.method, self.derived.values["method"])
@@ -265,8 +184,8 @@ class Preparation:
         self.plan: Plan = change_plan(self.method.needs().plan, **self.request["views"])
         if not self.saved and self.start is None:
             self.choice.refuse_size()
-            measure(self.samples, self.train_rows, self.request["seed"])
-            self.choice.choose(self.samples, self.train_rows, method=self.method, device=self.device)
+            measure(self.data.samples, self.data.train_rows, self.request["seed"])
+            self.choice.choose(self.data.samples, self.data.train_rows, method=self.method, device=self.device)
         self.derived.add(
             "modality", self.modality.name, "by content" if self.request["modality"]["name"] == "auto" else ""
         )
@@ -294,21 +213,16 @@ class Preparation:
             "workers": self.workers,
             "start": start,
             "stop": stop,
-            "unreadable": self.unreadable,
+            "unreadable": self.data.unreadable,
             "accept_unreadable": self.request["accept_unreadable"],
             "pin_memory": self.device == "cuda",
             "give_way": self.device == "cpu",
         }
-        if self.stream is not None:
-            return StreamLoader(self.stream, self.lanes, self.modality, self.plan, **options)
-        targets = self.labels[self.train_rows] if self.labels is not None and self._learns_labels() else None
-        return Loader(self.index, self.modality, self.plan, self.order, targets=targets, kept=self.kept, **options)
-
-    @functools.cached_property
-    def kept(self) -> Decoded | None:
-        """Where this process keeps decoded training samples, if it is to."""
-        gigabytes = self.request["cache_gb"]
-        return Decoded(len(self.index), gigabytes, cache_folder() / "decoded") if gigabytes else None
+        if self.data.stream is not None:
+            return StreamLoader(self.data.stream, self.lanes, self.modality, self.plan, **options)
+        assert self.method is not None
+        options["targets"] = self.data.targets if self.method.needs().labels else None
+        return Loader(self.data.index, self.modality, self.plan, self.order, kept=self.data.kept, **options)
 
     def lr_share(self) -> float:
         """Of the usual rate, for an encoder that is not new."""
@@ -328,10 +242,6 @@ class Preparation:
             self.derived.add(name, value if given is None else given, why if given is None else "")
         first, decay = (self.derived.values[name] for name in ("head_first", "layer_decay"))
         return start.rates(self.encoder, head_first=first, layer_decay=decay)
-
-    def _learns_labels(self) -> bool:
-        assert self.method is not None
-        return self.method.needs().labels
 
     def schedule(self) -> tuple[int | None, float | None]:
         """(steps, minutes) of the run: exactly one of them."""

@@ -20,8 +20,8 @@ def write(parts: Preparation, task: Task, device: Any) -> None:
     """Of samples that were held out, where there are any; nothing where the method has nothing to show."""
     if type(task.method).show is Method.show:
         return
-    rows = parts.held_rows if len(parts.held_rows) else parts.train_rows
-    index = parts.samples.index.select(rows)
+    rows = parts.data.held_rows if len(parts.data.held_rows) else parts.data.train_rows
+    index = parts.data.samples.index.select(rows)
     order = Order(len(index), min(COUNT, len(index)), parts.request["seed"], "shown")
     loader = Loader(index, parts.modality, parts.plan, order, stop=1, accept_unreadable=True)
     with contextlib.closing(loader), quiet_eval(task):

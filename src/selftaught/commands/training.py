@@ -144,7 +144,7 @@ def _fit(parts: Preparation, settings: Settings, fabric: Any, watch: Watch | Non
             callbacks=[cast(Any, each) for each in (watch, best) if each],
             metrics=MetricsFile(out / "metrics.csv", tensorboard=out / "tensorboard") if watch else None,
             progress=make_progress() if watch and not request["quiet"] else None,
-            sweep=lambda: once(parts.index, parts.modality, workers=parts.workers, kept=parts.kept),
+            sweep=lambda: once(parts.data.index, parts.modality, workers=parts.workers, kept=parts.data.kept),
         )
         if watch:
             shown.write(parts, task, fabric.device)
@@ -167,8 +167,8 @@ def _write_start(parts: Preparation, fabric: Any) -> None:
     if not parts.saved:
         _write_run(parts, {})
     if not (out / "index.arrow").exists():
-        parts.samples.index.save(out / "index.arrow")
-    facts = environment(str(fabric.device), torch.get_num_threads(), fabric.world_size, parts.fingerprint)
+        parts.data.samples.index.save(out / "index.arrow")
+    facts = environment(str(fabric.device), torch.get_num_threads(), fabric.world_size, parts.data.fingerprint)
     write_text(out / "environment.json", json.dumps(facts, indent=1))
     if not (out / "pictures" / "views.png").exists():
         _write_pictures(parts)
@@ -183,15 +183,15 @@ def _write_run(parts: Preparation, more: dict[str, Any]) -> None:
         "kept": "encoder",
         "request": parts.request,
         "preprocessing": parts.preprocessing(),
-        "fingerprint": parts.fingerprint,  # last: a file that was cut off lacks it
+        "fingerprint": parts.data.fingerprint,  # last: a file that was cut off lacks it
     }
     config.save_yaml(parts.out / "run.yaml", {**saved, "derived": {**saved["derived"], **more}})
 
 
 def _write_pictures(parts: Preparation) -> None:
     folder = parts.out / "pictures"
-    rows = np.arange(min(SHOWN, len(parts.index))) if parts.stream else parts.order.indices(0)[:SHOWN]
-    some = once(parts.index, parts.modality, indices=rows, accept_unreadable=True)
+    rows = np.arange(min(SHOWN, len(parts.data.index))) if parts.data.stream else parts.order.indices(0)[:SHOWN]
+    some = once(parts.data.index, parts.modality, indices=rows, accept_unreadable=True)
     for batch in islice(some, 1):
         pictures.write_samples(folder / "samples.png", batch, parts.modality)
     with contextlib.closing(parts.loader(0, 4)) as loader:
@@ -203,7 +203,7 @@ def _write_quarantine(parts: Preparation) -> None:
     text = io.StringIO(newline="")
     lines = csv.writer(text)
     lines.writerow(["path", "reason"])
-    lines.writerows(dict(parts.unreadable).items())
+    lines.writerows(dict(parts.data.unreadable).items())
     write_text(parts.out / "quarantine.csv", text.getvalue())
 
 
@@ -242,7 +242,7 @@ def _save_method(parts: Preparation, step: int) -> None:
     assert parts.method is not None
     folder = parts.out / "parts" / "method"
     with _or_say(f"The method's own weights cannot be written to {str(folder)!r}"):
-        save_method(folder, parts.method, {"samples": parts.count, "step": step})
+        save_method(folder, parts.method, {"samples": parts.data.count, "step": step})
 
 
 @contextlib.contextmanager
@@ -260,9 +260,9 @@ def _or_say(what: str) -> Iterator[None]:
 def _opening(parts: Preparation) -> list[str]:
     if parts.saved:
         return [f"Going on with the run {parts.out}"]
-    held = f", {len(parts.held_rows):,} of them held out to measure health" if len(parts.held_rows) else ""
-    count = len(parts.samples.index) + (parts.count if parts.stream else 0)
-    about = "about " if parts.stream and not parts.stream.exact else ""
+    held = f", {len(parts.data.held_rows):,} of them held out to measure health" if len(parts.data.held_rows) else ""
+    count = len(parts.data.samples.index) + (parts.data.count if parts.data.stream else 0)
+    about = "about " if parts.data.stream and not parts.data.stream.exact else ""
     return [
         f"{about}{count:,} samples of {parts.modality.name}{held}; run {parts.out}",
         *(f"  {line}" for line in parts.derived.lines()),
@@ -273,7 +273,7 @@ def _opening(parts: Preparation) -> list[str]:
 def _closing(parts: Preparation, result: Result, watch: Watch, step: int) -> list[str]:
     """``step``: that of the encoder that is kept."""
     verdicts = [one.sentence for one in watch.verdicts[-1:]]
-    data, left_out = parts.request["data"], len(dict(parts.unreadable))
+    data, left_out = parts.request["data"], len(dict(parts.data.unreadable))
     quarantine = [f"{left_out:,} samples could not be read: {parts.out / 'quarantine.csv'}"] if left_out else []
     return [
         *result.notes,

@@ -107,6 +107,11 @@ class TrainingData:
         return shares.shares(parts)
 
     @property
+    def targets(self) -> np.ndarray | None:
+        """The labels of the training rows."""
+        return None if self.labels is None else self.labels[self.train_rows]
+
+    @property
     def count(self) -> int:
         """Samples to learn from; of a stream, about."""
         return len(self.index) if self.stream is None else self.stream.samples
