@@ -74,8 +74,9 @@ healthy, 52.0 / 79.4 / 24.8, above in all but linear accuracy. `dinov2` in linea
 
 Of the methods that predict the missing part, those on the transformer see one or two passes as well: `mae`, `i_jepa`,
 `capi`, `image_gpt` and `next_embedding` are under the untrained one in linear accuracy, `aim` too but above in kNN (by
-8.3); fine-tuned, all are above it. `diffusion` is level with the untrained convnet, `simmim` in kNN alone. `colourisation`
-and `split_brain` need colours. "Views apart" was said of methods that never compare views, which is corrected since.
+8.3); fine-tuned, all are above it. `diffusion` is level with the untrained convnet, `simmim` in kNN alone.
+`colourisation` and `split_brain` need colours. "Views apart" was said of methods that never compare views, which is
+corrected since.
 """,
 }
 TABLE = """
