@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import threading
@@ -14,11 +15,12 @@ import pytest
 
 from selftaught.data import remote
 from selftaught.data.index import build_index
+from selftaught.data.labels import read_labels
 from selftaught.data.source import open_source
 from selftaught.data.stream import Stream, open_stream
 from selftaught.errors import DataError
 from selftaught.modalities.image import Image
-from tests.test_stream import SIZES, WANTED, dealt, digest, load, write_parquet, write_tar
+from tests.test_stream import SIZES, WANTED, dealt, digest, load, png, write_parquet, write_tar
 
 pytest.importorskip("aiohttp", reason="fsspec reads http with it")
 
@@ -122,3 +124,22 @@ def test_other_files_are_copied_whole(server, folder):
         assert Path(copy).read_bytes() == (folder / "x.npy").read_bytes()
     with pytest.raises(DataError, match="There is nothing at http://127.0.0.1"):
         remote.find(f"http://127.0.0.1:{server.server_port}/y.npy", [".npy"])
+
+
+def test_a_folder_elsewhere_keeps_its_folders(tmp_path):
+    """Classes and splits are folders there as here; a name that leads out of the folder is refused."""
+    for number in range(12):
+        place = tmp_path / "far" / ("train", "test")[number % 2] / ("cats", "dogs")[number % 3 == 0] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(png(number))
+    source = open_source(f"file://{tmp_path}/far/", Image.extensions)
+    index = build_index(source, Image())
+    labels = read_labels(index, "folders", source)
+    assert labels.classes == ("cats", "dogs") and labels.split is not None and set(labels.split) == {"train", "test"}
+    assert sorted(index.name(row) for row in range(12))[0] == "test/cats/1.png"
+    again = open_source(f"file://{tmp_path}/far/", Image.extensions)
+    assert again.root == source.root and again.paths == source.paths
+    stray = remote.find(f"file://{tmp_path}/far/", [".png"])[:2]
+    stray[1] = dataclasses.replace(stray[1], url=f"file://{tmp_path}/far/../away.png")
+    with pytest.raises(DataError, match="leads out of its folder"):
+        remote.fetch(stray)

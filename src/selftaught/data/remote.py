@@ -11,6 +11,7 @@ import hashlib
 import os
 import posixpath
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from fsspec.asyn import reset_lock
 
 from selftaught.data.place import cache_folder, write_atomically
 from selftaught.errors import DataError, SelftaughtError, first_line, nearest
+from selftaught.formats.files import leaves
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
 _HUB = re.compile(r"^hf://(?:datasets/)?([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+?))?/?$")  # hf://name and hf://owner/name
@@ -149,8 +151,35 @@ def after_fork() -> None:
 
 
 def fetch(files: Sequence[Remote], cache: str | Path | None = None) -> list[str]:
-    """Copies in the cache folder, made once; their names are kept. Raises ``DataError``, ``WriteError``."""
-    return [_fetch(each, cache_folder(cache) / "fetched") for each in files]
+    """Copies in the cache folder, made once; their names are kept, and of several the folders that they lie in.
+
+    Raises ``DataError``, ``WriteError``.
+    """
+    store = cache_folder(cache) / "fetched"
+    if len(files) == 1:
+        return [_fetch(files[0], store)]
+    above = len(os.path.commonprefix([each.url for each in files]).rpartition("/")[0]) + 1
+    names = [each.url[above:] for each in files]
+    stray = [name for name in names if leaves(name)]
+    if stray:
+        raise DataError(f"A file is named {stray[0]!r}, which leads out of its folder.")
+    copies = [_fetch(each, store) for each in files]
+    tree = store / hashlib.sha256("\n".join(copies).encode()).hexdigest()[:24]
+    return [_placed(copy, tree / name) for copy, name in zip(copies, names, strict=True)]
+
+
+def _placed(copy: str, place: Path) -> str:
+    """The copy again, where it lay: labels and splits may be folders. One file, two names."""
+
+    def link(temporary: str) -> None:
+        try:
+            os.link(copy, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(copy, temporary)
+
+    if not place.exists():
+        write_atomically(place, "copy of what lies elsewhere", link)
+    return str(place)
 
 
 def _fetch(file: Remote, folder: Path) -> str:
