@@ -20,7 +20,7 @@ from selftaught import config
 from selftaught.data.index import build_index
 from selftaught.data.labels import read_labels
 from selftaught.data.source import open_source
-from selftaught.formats import stills
+from selftaught.formats import files
 from selftaught.modalities.image import Image
 from selftaught.modalities.series import Series
 from tests.tiff_files import written
@@ -73,11 +73,11 @@ def _tiles(content: bytes) -> Callable[[Path], Made]:
     """A TIFF that is cut into tiles and, as large ones are, mapped."""
 
     def read(path: Path) -> None:
-        large, stills.LARGE = stills.LARGE, 0
+        large, files.LARGE = files.LARGE, 0
         try:
             _read(path, lambda: Image(tile=20))
         finally:
-            stills.LARGE = large
+            files.LARGE = large
 
     def make(folder: Path) -> Made:
         path = folder / "one.tif"

@@ -19,7 +19,7 @@ import selftaught as st
 from selftaught.data.index import build_index
 from selftaught.data.source import open_source
 from selftaught.errors import ConfigError, UnreadableError
-from selftaught.formats import stills, tiff, tiff_parts, tiles
+from selftaught.formats import files, stills, tiff, tiff_parts, tiles
 from selftaught.formats.pictures import Picture
 from selftaught.modalities.image import Image
 from selftaught.types import Item, ViewGroup
@@ -70,7 +70,7 @@ HOW: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("tile", [25, 64, 100])
 @pytest.mark.parametrize("how", HOW)
 def test_tiles_of_a_tiff_are_the_whole_picture(tmp_path, monkeypatch, how, tile):
-    monkeypatch.setattr(stills, "LARGE", 0)  # mapped, as large files are
+    monkeypatch.setattr(files, "LARGE", 0)  # mapped, as large files are
     (tmp_path / "a.tif").write_bytes(written(photo(), **HOW[how]))
     whole = Picture((tmp_path / "a.tif").read_bytes()).decode()
     assert np.array_equal(joined(tmp_path / "a.tif", (90, 130), tile), whole)

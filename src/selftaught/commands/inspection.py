@@ -104,7 +104,7 @@ def copies(parts: Sequence[Samples]) -> tuple[list[list[tuple[int, int]]], bool]
 
 def _digest(samples: Samples, row: int) -> str:
     try:
-        return hashlib.blake2b(files.read(samples.index.item(row).path), digest_size=16).hexdigest()
+        return hashlib.blake2b(files.content(samples.index.item(row).path), digest_size=16).hexdigest()
     except UnreadableError:
         return ""
 

@@ -20,6 +20,7 @@ from selftaught.errors import UnreadableError
 
 OUTSIDE = "SELFTAUGHT_OUTSIDE"  # in the environment: "1" = a table may name files outside of its folder
 _PART = re.compile(r"::(\d+)([+~])(\d+)(?=/|$)")
+LARGE = 2**26  # bytes
 _CHUNK = 2**16
 _LOOKED_AT = 20_000  # files of a folder
 
@@ -103,6 +104,14 @@ def read_at(path: str, at: int, count: int) -> bytes:
             return os.pread(file.fileno(), most, at + (part.at if part else 0))
     except (OSError, ValueError, OverflowError) as error:
         raise UnreadableError(f"cannot be read at byte {at:,}: {error}") from None
+
+
+def content(path: str) -> bytes | memoryview:
+    """All bytes of a file or a part: read, or mapped where they are many. Raises ``UnreadableError``.
+
+    Small files are not mapped, since a mapped one that somebody shortens meanwhile ends the process.
+    """
+    return mapped(path) if stat(path)[0] > LARGE else read(path)
 
 
 def mapped(path: str) -> memoryview:

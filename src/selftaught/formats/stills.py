@@ -13,7 +13,6 @@ from selftaught.errors import UnreadableError
 from selftaught.formats import animation, dicom, files, heads, nifti, pictures, tiff, tiff_parts, tiles
 
 EXTENSIONS = pictures.EXTENSIONS | dicom.EXTENSIONS | nifti.EXTENSIONS | animation.EXTENSIONS
-LARGE = 2**26  # bytes: smaller files are read whole. A mapped one that somebody shortens would end the process.
 _TIFF = tuple(start for start, _ in tiff.SIGNATURES)
 
 
@@ -59,15 +58,15 @@ def open_still(path: str, part: int = 0, *, window: Any = "file", axis: int = 2,
     """One picture, still encoded where that is possible: ``shape`` (Y, X, C), ``dtype``, ``numpy.asarray``."""
     if nifti.is_nifti(path):
         return nifti.read_slice(path, part, axis)
-    if files.stat(path)[0] > LARGE and files.read(path, 4) in _TIFF:
-        return _page(files.mapped(path), part, tile)
-    data = files.read(path)
-    if dicom.is_dicom(data[: dicom.START]):
-        return dicom.Frame(data, part, window)
-    if animation.is_animation(data[: dicom.START]):
-        return animation.Frame(data, part)
-    if data.startswith(_TIFF):
+    data = files.content(path)
+    start = bytes(data[: dicom.START])
+    if dicom.is_dicom(start):
+        return dicom.Frame(bytes(data), part, window)
+    if start.startswith(_TIFF):
         return _page(data, part, tile)
+    data = bytes(data)
+    if animation.is_animation(start):
+        return animation.Frame(data, part)
     picture = pictures.Picture(data)
     if not tiles.side(picture.shape[:2], tile):
         return picture
