@@ -34,6 +34,7 @@ _SIZES = {
     16: 8,
 }  # bytes of a value, by its type
 _LONG, _LONG8 = 4, 16
+_YCBCR = 6  # of which several pixels share a value
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1 in whole pixels
 
@@ -79,7 +80,8 @@ class Part:
 def _small(data: tiff.Bytes, at: int, page: tiff.Page, box: Box) -> tuple[bytes, Box]:
     """(a TIFF of the blocks that ``box`` touches, where the box is in it)."""
     y0, x0, y1, x1 = box
-    if page.compression == 1 and not page.packed and page.block[1] == page.size[1]:
+    in_rows = page.block[1] == page.size[1] and not page.packed and page.photometric != _YCBCR
+    if page.compression == 1 and in_rows:
         blocks = [_rows(data, page, plane, box) for plane in range(page.samples if page.planar else 1)]
         return _written(data, at, blocks, size=(y1 - y0, x1 - x0), tile=None), (0, 0, y1 - y0, x1 - x0)
     high, wide = page.block
