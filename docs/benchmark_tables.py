@@ -24,9 +24,9 @@ OUTLIERS = """
 `python benchmarks/outliers.py SHARED_DATA --cells CELLS`: {epochs} epochs on what is usual, then the area under the ROC
 curve (per cent; 50 = guessing) of each score over the test part. mnist10k: one digit is left out of the training and is
 the outlier, mean over {folds} folds (least to most); bccd: platelets are left out. `energy`: how badly the method
-explains a sample (`autoencoder`, `denoising`: squared error; `vae`: its bound on the likelihood; `diffusion`: the error
-of the noise that it takes away; `simclr`: its own loss). kNN, Mahalanobis and forest (scikit-learn's IsolationForest):
-of the encoder's vectors, or of raw pixels, against the training samples.
+explains a sample (`autoencoder`: its squared error; `vae`: its bound on the likelihood; `simclr`: its own loss). kNN,
+Mahalanobis and forest (scikit-learn's IsolationForest): of the encoder's vectors, or of raw pixels, against the
+training samples. What is simple is explained well though it was never seen: ones, and platelets.
 
 """
 SCORES = {"energy": "energy", "knn": "kNN", "mahalanobis": "Mahalanobis", "forest": "forest"}
