@@ -74,14 +74,19 @@ def write_parquet(path: Path, numbers: range) -> Path:
 SIZES = (70, 55, 90, 64, 81)  # samples of the shards
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    root, first = tmp_path_factory.mktemp("shards"), 0
+def write_shards(root: Path) -> Path:
+    """The same samples twice: in tar files and in Parquet."""
+    first = 0
     for number, size in enumerate(SIZES):
         write_tar(root / f"s-{number:03d}.tar", range(first, first + size))
         write_parquet(root / f"s-{number:03d}.parquet", range(first, first + size))
         first += size
     return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"))
 
 
 def url(folder: Path, ending: str = "tar") -> str:

@@ -20,7 +20,7 @@ from selftaught.data.source import open_source
 from selftaught.data.stream import Stream, open_stream
 from selftaught.errors import DataError
 from selftaught.modalities.image import Image
-from tests.test_stream import SIZES, WANTED, dealt, digest, load, png, write_parquet, write_tar
+from tests.test_stream import WANTED, dealt, digest, load, png, write_shards
 
 pytest.importorskip("aiohttp", reason="fsspec reads http with it")
 
@@ -79,12 +79,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    root, first = tmp_path_factory.mktemp("served"), 0
-    for number, size in enumerate(SIZES):
-        write_tar(root / f"s-{number:03d}.tar", range(first, first + size))
-        write_parquet(root / f"s-{number:03d}.parquet", range(first, first + size))
-        first += size
-    return root
+    return write_shards(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(params=[0, 4], ids=["steady", "breaking off"])
