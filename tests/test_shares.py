@@ -14,6 +14,7 @@ from selftaught import cli
 from selftaught.data.labels import Labels
 from selftaught.data.order import Order
 from selftaught.data.shares import balanced, mixed, shares
+from selftaught.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -72,6 +73,12 @@ def test_kinds_are_mixed_by_shares(wanted):
     share = shares([mixed(labels, wanted)])
     assert share is not None
     np.testing.assert_allclose(share, [1 / 12, 1 / 12, 1 / 12, 3 / 4])
+
+
+def test_a_kind_of_which_none_is_left_is_named():
+    with pytest.raises(DataError, match="All samples of the kind 'b' are held out"):
+        mixed(Labels(np.array([0, 0]), ("a", "b")), "a=1,b=1")
+    np.testing.assert_allclose(mixed(Labels(np.array([0, 0]), ("a", "b")), "a=1,b=0"), [0.5, 0.5])
 
 
 def test_names_of_kinds_may_hold_equals_signs():

@@ -228,6 +228,10 @@ def test_what_cannot_be_cut_is_named(tmp_path, monkeypatch):
     (tmp_path / "one.tif").write_bytes(written(photo(), rows=90, codec="deflate"))
     with pytest.raises(UnreadableError, match="130 x 90 pixels are compressed in one piece: save it in tiles"):
         stills.open_still(str(tmp_path / "one.tif"), 0, tile=40)
+    cv2.imwrite(str(tmp_path / "small.png"), photo(30, 30))
+    for tile in (0, 64):  # its index was made when it was larger
+        with pytest.raises(UnreadableError, match="holds 1 pictures, number 4 was asked for"):
+            stills.open_still(str(tmp_path / "small.png"), 3, tile=tile)
     with pytest.raises(UnreadableError, match="claims 40,000,000 x 30 pixels: 4,000,000 tiles, more than 1,000,000"):
         tiles.count((30, 40_000_000), 20)
     with pytest.raises(ConfigError, match=r"'tile' parameter of Image must be an int in \[8, 16384\], or 0"):

@@ -51,8 +51,11 @@ def mixed(labels: Labels, wanted: str | Mapping[str, Any]) -> np.ndarray:
     missed += [f"{labels.unlabelled:,} samples of no kind"] if labels.unlabelled else []
     if missed:
         raise DataError(f"'mix' says no share of {missed[0]}.", hint="Name every kind; 0 leaves one out.")
-    counts = np.bincount(labels.values, minlength=len(labels.classes))
-    return (np.array([given[name] for name in labels.classes]) / np.maximum(counts, 1))[labels.values]
+    counts, wanted_of = np.bincount(labels.values, minlength=len(labels.classes)), [given[n] for n in labels.classes]
+    for name, count, share in zip(labels.classes, counts, wanted_of, strict=True):
+        if share and not count:
+            raise DataError(f"All samples of the kind {name!r} are held out, so that none can be mixed in.")
+    return (np.array(wanted_of) / np.maximum(counts, 1))[labels.values]
 
 
 def _read_mix(wanted: str | Mapping[str, Any]) -> dict[str, float]:

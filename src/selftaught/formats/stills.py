@@ -68,9 +68,8 @@ def open_still(path: str, part: int = 0, *, window: Any = "file", axis: int = 2,
     if animation.is_animation(start):
         return animation.Frame(data, part)
     picture = pictures.Picture(data)
-    if not tiles.side(picture.shape[:2], tile):
-        return picture
-    return tiles.Tile(picture, tiles.box(picture.shape[:2], tile, part))
+    box = tiles.box(picture.shape[:2], tile, part)
+    return tiles.Tile(picture, box) if tiles.side(picture.shape[:2], tile) else picture
 
 
 def _page(data: tiff.Bytes, part: int, tile: int) -> Any:

@@ -34,7 +34,12 @@ def count(size: tuple[int, ...], asked: int) -> int:
 
 
 def box(size: tuple[int, ...], asked: int, number: int) -> Box:
-    """Where the sample with this number lies, in pixels of the picture: the whole of it where it is not cut."""
+    """Where the sample with this number lies, in pixels of the picture: the whole of it where it is not cut.
+
+    Raises ``UnreadableError`` where there is none, as in a file that was replaced by another.
+    """
+    if number >= (there := count(size, asked)):
+        raise UnreadableError(f"holds {there:,} pictures, number {number + 1:,} was asked for")
     tile = side(size, asked)
     if not tile:
         return 0, 0, size[0], size[1]
